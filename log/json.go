@@ -1,0 +1,373 @@
+package log
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// jsonMaxDepth bounds nesting, so that no input can exhaust the stack.
+const jsonMaxDepth = 64
+
+// Canonical gives the RFC 8785 form of a JSON text. It is strict where
+// encoding/json is not: duplicate keys, invalid UTF-8, lone surrogates, trailing
+// text and nesting beyond 64 are [ErrMalformed]. So are integers that no
+// float64 holds exactly: they would come out as other numbers.
+func Canonical(text []byte) ([]byte, error) {
+	p := &jsonParser{in: text}
+	out := p.value(make([]byte, 0, len(text)), 0)
+	p.space()
+	if p.err == nil && p.at != len(p.in) {
+		p.fail("text after the value")
+	}
+	if p.err != nil {
+		return nil, p.err
+	}
+	return out, nil
+}
+
+// A Member is one member of a JSON object.
+type Member struct {
+	Key string
+	Raw []byte // the value as written
+}
+
+// Members splits a JSON object into its members, in the order written. It is
+// as strict as [Canonical].
+func Members(text []byte) ([]Member, error) {
+	p := &jsonParser{in: text, top: []Member{}}
+	p.space()
+	if p.at == len(p.in) || p.in[p.at] != '{' {
+		return nil, fmt.Errorf("%w JSON: want an object", ErrMalformed)
+	}
+	p.value(nil, 0)
+	p.space()
+	if p.err == nil && p.at != len(p.in) {
+		p.fail("text after the value")
+	}
+	return p.top, p.err
+}
+
+// JSONString gives the value of a JSON string.
+func JSONString(text []byte) (string, error) {
+	p := &jsonParser{in: text}
+	s := p.string()
+	if p.err == nil && p.at != len(p.in) {
+		p.fail("text after the value")
+	}
+	return s, p.err
+}
+
+// A jsonParser turns JSON into its canonical form while checking it.
+type jsonParser struct {
+	in  []byte
+	at  int
+	top []Member // collected if not nil
+	err error
+}
+
+func (p *jsonParser) fail(what string) {
+	if p.err == nil {
+		p.err = fmt.Errorf("%w JSON: byte %d: %s", ErrMalformed, p.at, what)
+	}
+}
+
+func (p *jsonParser) space() {
+	for p.at < len(p.in) {
+		switch p.in[p.at] {
+		case ' ', '\t', '\n', '\r':
+			p.at++
+		default:
+			return
+		}
+	}
+}
+
+// next consumes c, after white space, or fails.
+func (p *jsonParser) next(c byte) bool {
+	p.space()
+	if p.err == nil && p.at < len(p.in) && p.in[p.at] == c {
+		p.at++
+		return true
+	}
+	return false
+}
+
+func (p *jsonParser) value(out []byte, depth int) []byte {
+	p.space()
+	if p.err != nil {
+		return out
+	}
+	if p.at == len(p.in) {
+		p.fail("the text ends where a value should be")
+		return out
+	}
+	if depth > jsonMaxDepth {
+		p.fail(fmt.Sprintf("nested deeper than %d", jsonMaxDepth))
+		return out
+	}
+	switch c := p.in[p.at]; {
+	case c == '{':
+		return p.object(out, depth)
+	case c == '[':
+		return p.array(out, depth)
+	case c == '"':
+		return appendJSONString(out, p.string())
+	case c == '-' || '0' <= c && c <= '9':
+		return p.number(out)
+	}
+	for _, word := range []string{"true", "false", "null"} {
+		if len(p.in)-p.at >= len(word) && string(p.in[p.at:p.at+len(word)]) == word {
+			p.at += len(word)
+			return append(out, word...)
+		}
+	}
+	p.fail("not a value")
+	return out
+}
+
+func (p *jsonParser) array(out []byte, depth int) []byte {
+	p.at++
+	out = append(out, '[')
+	if p.next(']') {
+		return append(out, ']')
+	}
+	for p.err == nil {
+		out = p.value(out, depth+1)
+		if p.next(']') {
+			return append(out, ']')
+		}
+		if !p.next(',') {
+			p.fail("want , or ]")
+		}
+		out = append(out, ',')
+	}
+	return out
+}
+
+type jsonMember struct {
+	key   string
+	sort  []uint16 // RFC 8785 section 3.2.3 sorts by UTF-16 code units
+	value []byte
+}
+
+func (p *jsonParser) object(out []byte, depth int) []byte {
+	members := p.members(depth)
+	slices.SortFunc(members, func(a, b jsonMember) int { return slices.Compare(a.sort, b.sort) })
+	out = append(out, '{')
+	for i, m := range members {
+		if i > 0 {
+			if m.key == members[i-1].key {
+				p.fail("duplicate key " + strconv.Quote(m.key))
+				return out
+			}
+			out = append(out, ',')
+		}
+		out = append(appendJSONString(out, m.key), ':')
+		out = append(out, m.value...)
+	}
+	return append(out, '}')
+}
+
+func (p *jsonParser) members(depth int) (members []jsonMember) {
+	p.at++
+	if p.next('}') {
+		return nil
+	}
+	for p.err == nil {
+		p.space()
+		key := p.string()
+		if !p.next(':') {
+			p.fail("want :")
+		}
+		p.space()
+		begin := p.at
+		value := p.value(nil, depth+1)
+		if depth == 0 && p.top != nil {
+			p.top = append(p.top, Member{key, p.in[begin:p.at]})
+		}
+		members = append(members, jsonMember{key, utf16.Encode([]rune(key)), value})
+		if p.next('}') {
+			return members
+		}
+		if !p.next(',') {
+			p.fail("want , or }")
+		}
+	}
+	return members
+}
+
+// string reads a JSON string, and gives its value.
+func (p *jsonParser) string() string {
+	if p.err != nil || p.at == len(p.in) || p.in[p.at] != '"' {
+		p.fail("want a string")
+		return ""
+	}
+	p.at++
+	begin := p.at
+	for p.at < len(p.in) && p.in[p.at] != '"' && p.in[p.at] != '\\' && p.in[p.at] >= ' ' {
+		p.at++
+	}
+	out := append([]byte(nil), p.in[begin:p.at]...)
+	for p.err == nil {
+		if p.at == len(p.in) {
+			p.fail("string does not end")
+			break
+		}
+		c := p.in[p.at]
+		p.at++
+		switch {
+		case c == '"':
+			if !utf8.Valid(out) {
+				p.fail("string is not UTF-8")
+			}
+			return string(out)
+		case c == '\\':
+			out = p.escape(out)
+		case c < ' ':
+			p.fail("control character in a string")
+		default:
+			out = append(out, c)
+		}
+	}
+	return ""
+}
+
+func (p *jsonParser) escape(out []byte) []byte {
+	if p.at == len(p.in) {
+		return out
+	}
+	c := p.in[p.at]
+	p.at++
+	switch c {
+	case '"', '\\', '/':
+		return append(out, c)
+	case 'b':
+		return append(out, '\b')
+	case 'f':
+		return append(out, '\f')
+	case 'n':
+		return append(out, '\n')
+	case 'r':
+		return append(out, '\r')
+	case 't':
+		return append(out, '\t')
+	case 'u':
+		r := p.hex4()
+		if utf16.IsSurrogate(r) {
+			if p.at+2 > len(p.in) || p.in[p.at] != '\\' || p.in[p.at+1] != 'u' {
+				p.fail("lone surrogate")
+				return out
+			}
+			p.at += 2
+			if r = utf16.DecodeRune(r, p.hex4()); r == utf8.RuneError {
+				p.fail("lone surrogate")
+			}
+		}
+		return utf8.AppendRune(out, r)
+	}
+	p.fail("unknown escape")
+	return out
+}
+
+func (p *jsonParser) hex4() rune {
+	if p.at+4 <= len(p.in) {
+		if v, err := strconv.ParseUint(string(p.in[p.at:p.at+4]), 16, 32); err == nil {
+			p.at += 4
+			return rune(v)
+		}
+	}
+	p.fail("want four hexadecimal digits")
+	return 0
+}
+
+func (p *jsonParser) digits() (n int) {
+	for p.at < len(p.in) && '0' <= p.in[p.at] && p.in[p.at] <= '9' {
+		p.at++
+		n++
+	}
+	return n
+}
+
+// number reads a number by the grammar of RFC 8259 section 6.
+func (p *jsonParser) number(out []byte) []byte {
+	begin, integer := p.at, true
+	if p.in[p.at] == '-' {
+		p.at++
+	}
+	first := p.at
+	if n := p.digits(); n == 0 || n > 1 && p.in[first] == '0' {
+		p.fail("not a number")
+		return out
+	}
+	if p.at < len(p.in) && p.in[p.at] == '.' {
+		p.at++
+		integer = false
+		if p.digits() == 0 {
+			p.fail("not a number")
+		}
+	}
+	if p.at < len(p.in) && (p.in[p.at] == 'e' || p.in[p.at] == 'E') {
+		p.at++
+		integer = false
+		if p.at < len(p.in) && (p.in[p.at] == '+' || p.in[p.at] == '-') {
+			p.at++
+		}
+		if p.digits() == 0 {
+			p.fail("not a number")
+		}
+	}
+	f, err := strconv.ParseFloat(string(p.in[begin:p.at]), 64)
+	if err != nil {
+		p.fail("number is outside the range of a float64")
+	}
+	if integer && math.Abs(f) > maxInt {
+		p.fail("integer beyond 2^53-1 would lose digits; send it as a string, or the payload as payload_b64")
+	}
+	return appendJSONNumber(out, f)
+}
+
+// appendJSONNumber writes a number as ECMAScript does (RFC 8785 section 3.2.2.3).
+func appendJSONNumber(out []byte, f float64) []byte {
+	if f == 0 {
+		return append(out, '0') // also for -0
+	}
+	if a := math.Abs(f); a >= 1e-6 && a < 1e21 {
+		return strconv.AppendFloat(out, f, 'f', -1, 64)
+	}
+	out = strconv.AppendFloat(out, f, 'e', -1, 64)
+	// Go writes e-07 where ECMAScript writes e-7.
+	if n := len(out); out[n-2] == '0' && (out[n-3] == '-' || out[n-3] == '+') {
+		out[n-2] = out[n-1]
+		out = out[:n-1]
+	}
+	return out
+}
+
+func appendJSONString(out []byte, s string) []byte {
+	out = append(out, '"')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			out = append(out, '\\', c)
+		case c >= ' ':
+			out = append(out, c)
+		case c == '\b':
+			out = append(out, `\b`...)
+		case c == '\t':
+			out = append(out, `\t`...)
+		case c == '\n':
+			out = append(out, `\n`...)
+		case c == '\f':
+			out = append(out, `\f`...)
+		case c == '\r':
+			out = append(out, `\r`...)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, c)
+		}
+	}
+	return append(out, '"')
+}
