@@ -156,9 +156,10 @@ func (e Event) Validate() error {
 }
 
 // Hash is the event's id: SHA-256("piperoll/event/v1\n" || canonical event).
-func (e Event) Hash() Hash { return eventHash(e.Marshal()) }
+func (e Event) Hash() Hash { return EventHash(e.Marshal()) }
 
-func eventHash(canonical []byte) Hash {
+// EventHash is [Event.Hash] for a caller that has the canonical event already.
+func EventHash(canonical []byte) Hash {
 	h := sha256.New()
 	h.Write([]byte("piperoll/event/v1\n"))
 	h.Write(canonical)

@@ -1,0 +1,301 @@
+// Package sequencer is the only writer of the log's order.
+//
+// One goroutine owns the heads of all streams, the states of migrations, the
+// index of the last control entry and the clock of received. It takes requests
+// in the order of arrival, checks that each fits, gives it its place, and hands
+// it to the journal, which makes what waits durable in one group. So two
+// events never get one place, and as_of is exact.
+//
+// It leaves out what needs no order: limits, authentication, commitments and
+// signatures are checked before, receipts are signed after, by many goroutines.
+//
+// It trusts its journal to keep the order and its index to have followed all
+// that is not in memory; it trusts no request.
+package sequencer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/pipe-roll/piperoll/log"
+)
+
+// Errors that callers branch on, beside those of package log.
+var (
+	// ErrBusy means that the queue is full: try again later.
+	ErrBusy = errors.New("the queue of the log is full")
+	// ErrReadOnly means that the log takes no more entries until it is restarted.
+	ErrReadOnly = errors.New("the log is read-only")
+	// ErrClock means that an event's time is too far ahead of the log's clock.
+	ErrClock = errors.New("event is dated in the future")
+	// ErrRetry means that some events of a request are in the log, but not as
+	// one request: only the same request can be retried.
+	ErrRetry = errors.New("events were committed in other requests")
+)
+
+// A Journal keeps records in order.
+type Journal interface {
+	// Enqueue places records at the next indexes, and returns before they are
+	// durable. All or nothing. A full queue wraps ErrBusy.
+	Enqueue(records []log.Record) (Pending, error)
+	// Entries gives durable entries.
+	Entries(from uint64, most, mostBytes int) ([][]byte, error)
+}
+
+// A Pending is a group of records on its way to the disk.
+type Pending interface {
+	First() uint64         // index of the first record
+	Done() <-chan struct{} // closed when durable, or failed
+	Err() error            // after Done: nil if durable
+}
+
+// An Index finds what is durable. It follows the order.
+type Index interface {
+	Wait(ctx context.Context, size uint64) error
+	Cursor() uint64 // entries followed
+	Stream(name string) (log.Stream, bool, error)
+	Migration(name string) (log.Migration, bool, error)
+	ByPlace(stream string, seq uint64) (uint64, bool, error)
+}
+
+// A Control is the fold over control entries: keys, tokens, roles.
+type Control interface {
+	// Apply folds an entry with its payload. It is called in order, before the
+	// entry is acknowledged.
+	Apply(index uint64, e log.Entry, payload []byte) error
+	// KeyValid says whether the principal may sign with the key at index.
+	KeyValid(key log.Hash, principal string, index uint64) error
+}
+
+// Config is what a Sequencer needs.
+type Config struct {
+	Origin  string
+	Journal Journal
+	Index   Index
+	Control Control
+	Logger  *slog.Logger
+
+	// Next is the index of the next entry: the size of the journal.
+	Next uint64
+	// LastControl is the index of the last control entry.
+	LastControl uint64
+	// LastReceived is the received of the last entry, Unix milliseconds.
+	LastReceived uint64
+
+	// QueueRequests bounds the requests that wait. Default 4096.
+	QueueRequests int
+	// StreamsInMemory bounds the stream states kept in memory. Default 100,000.
+	StreamsInMemory int
+	// Now is the clock; default time.Now. Tests that must jump set it.
+	Now func() time.Time
+}
+
+const (
+	defaultQueueRequests   = 4096
+	defaultStreamsInMemory = 100_000
+
+	// maxAheadMS is how far an event's time may be ahead of received.
+	maxAheadMS = 5 * 60 * 1000
+)
+
+// A Request is events of one stream that are committed together, or not at all.
+type Request struct {
+	By   string // the authenticated principal
+	Auth string // how it was established
+
+	// Events are complete for a signed stream. For a log-kept stream and for
+	// the log's own, the sequencer fills in Log, Seq and Prev.
+	Events   []log.Event
+	Payloads []*log.Payload // one for each event, nil where it has none
+	Sig      *log.Sig       // of the last event in a signed stream; verified before
+	ByLog    bool           // the log makes these events: log-kept stream or server kinds
+
+	// Opening is the stream.open of a log-kept stream, which is placed before
+	// Events if the stream is new.
+	Opening *Opening
+
+	// AsOf is the last control entry under which the request was authorised.
+	// If another has come since, Authorize is asked again.
+	AsOf      uint64
+	Authorize func() error
+}
+
+// An Opening is the first event of a stream, with its payload.
+type Opening struct {
+	Event   log.Event
+	Payload *log.Payload
+}
+
+// A Result says where a request's events are.
+type Result struct {
+	First     uint64
+	Entries   []log.Entry
+	Bytes     [][]byte       // canonical entries
+	Payloads  []*log.Payload // as in the request, an Opening included; nil for a duplicate
+	Duplicate bool           // they were there already
+}
+
+// A Sequencer orders requests. Create it with New, then call Run.
+type Sequencer struct {
+	c     Config
+	queue chan *job
+	stop  chan struct{} // closed when Run ends
+
+	mu          sync.Mutex
+	readOnly    error  // why, once latched
+	lastControl uint64 // for LastControl
+	next        uint64 // for Next
+
+	state state // owned by Run
+}
+
+type job struct {
+	ctx    context.Context
+	req    Request
+	done   chan struct{}
+	placed *placed
+	err    error
+}
+
+// placed is a request that has its place in the order.
+type placed struct {
+	pending Pending
+	result  Result
+}
+
+// New makes a sequencer of a log whose index has followed all entries.
+func New(c Config) *Sequencer {
+	if c.QueueRequests == 0 {
+		c.QueueRequests = defaultQueueRequests
+	}
+	if c.StreamsInMemory == 0 {
+		c.StreamsInMemory = defaultStreamsInMemory
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Sequencer{
+		c:           c,
+		queue:       make(chan *job, c.QueueRequests),
+		stop:        make(chan struct{}),
+		lastControl: c.LastControl,
+		next:        c.Next,
+	}
+	s.state = newState(&s.c)
+	return s
+}
+
+// LastControl gives the index of the last control entry placed: what a
+// request that is authorised now carries as AsOf.
+func (s *Sequencer) LastControl() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastControl
+}
+
+// ReadOnly says why the log takes no entries; nil if it does.
+func (s *Sequencer) ReadOnly() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.readOnly
+}
+
+// Latch makes the log read-only until a restart: reason is what went wrong.
+func (s *Sequencer) Latch(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readOnly == nil {
+		s.readOnly = fmt.Errorf("%w: %w", ErrReadOnly, reason)
+		s.c.Logger.Error("log became read-only", "err", reason)
+	}
+}
+
+// Queued gives the number of requests that wait.
+func (s *Sequencer) Queued() int { return len(s.queue) }
+
+// Run sequences requests until ctx is done; those that are queued then are
+// still served. Whatever it has placed is the journal's to make durable.
+func (s *Sequencer) Run(ctx context.Context) error {
+	defer close(s.stop)
+	for {
+		select {
+		case j := <-s.queue:
+			s.serve(j)
+		case <-ctx.Done():
+			s.Latch(errors.New("the server is stopping"))
+			for {
+				select {
+				case j := <-s.queue:
+					s.serve(j)
+				default:
+					return nil
+				}
+			}
+		}
+	}
+}
+
+func (s *Sequencer) serve(j *job) {
+	defer close(j.done)
+	if j.err = j.ctx.Err(); j.err != nil {
+		return // nobody waits for the answer, and nothing has been placed
+	}
+	j.placed, j.err = s.state.place(j.req)
+	if errors.Is(j.err, errFatal) {
+		s.Latch(j.err)
+	}
+	s.mu.Lock()
+	s.lastControl, s.next = s.state.lastControl, s.state.next
+	s.mu.Unlock()
+}
+
+// Submit places a request and returns when it is durable. A request that is in
+// the log already, or on its way, gets the same result with Duplicate set.
+// If ctx ends first the request may or may not be in the log: retry it.
+func (s *Sequencer) Submit(ctx context.Context, req Request) (Result, error) {
+	if len(req.Events) == 0 || len(req.Events) != len(req.Payloads) {
+		panic("sequencer: request without events, or with other than one payload for each")
+	}
+	if err := s.ReadOnly(); err != nil {
+		return Result{}, err
+	}
+	j := &job{ctx: ctx, req: req, done: make(chan struct{})}
+	select {
+	case s.queue <- j:
+	default:
+		return Result{}, fmt.Errorf("%w: %d requests wait", ErrBusy, cap(s.queue))
+	}
+	select {
+	case <-j.done:
+	case <-s.stop:
+		// Run may have served it just before it ended.
+		select {
+		case <-j.done:
+		default:
+			return Result{}, s.ReadOnly()
+		}
+	}
+	var dup *duplicate
+	switch {
+	case errors.As(j.err, &dup):
+		return s.resolve(ctx, req, dup)
+	case errors.Is(j.err, errFatal):
+		return Result{}, s.ReadOnly()
+	case j.err != nil:
+		return Result{}, j.err
+	}
+	select {
+	case <-j.placed.pending.Done():
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+	if err := j.placed.pending.Err(); err != nil {
+		s.Latch(err)
+		return Result{}, s.ReadOnly()
+	}
+	return j.placed.result, nil
+}
