@@ -1,0 +1,174 @@
+# make check    what CI runs; a share alone: make lint, make test, ...
+# make demo     the main job end to end, in demo/out
+# make fix      apply the mechanical fixes
+# Every share prints its time. What a machine cannot run prints a line that begins
+# with NOT RUN, and check counts these.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+export GOTOOLCHAIN = local
+export GOFLAGS    ?= -buildvcs=false
+
+TOOL       = go tool -modfile=deploy/tools.mod
+# Tests whose names end in Nightly run for long with "make nightly" and nowhere else.
+NIGHTLY    = Nightly$$
+COVER_MIN  = 95.0
+COVERED    = log witness lineage rules evidence authz
+FUZZTIME   = 30s
+FUZZ_SMOKE = 120
+PLATFORMS  = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+# Data that is too large to keep here; what needs it says NOT RUN without.
+PIPEROLL_DATA ?= ../shared/data
+VULNDB         = $(PIPEROLL_DATA)/vulndb.tgz
+
+# In the order that fails fastest. results-check comes before test, which writes the file that it reads.
+CHECK  = fmt lint build results-check test cover race vuln python interop examples release-check fuzz-smoke demo-smoke
+SHARES = $(CHECK) demo bench fuzz nightly verifier-release
+
+.PHONY: check fix deps $(SHARES) $(SHARES:%=do-%)
+
+# All shares run even if one fails: one round tells everything that is wrong.
+check:
+	@mkdir -p bin; : >bin/check.log; failed=; start=$$SECONDS; \
+	for share in $(CHECK); do \
+		$(MAKE) $$share MEASURED=1 2>&1 | tee -a bin/check.log || failed="$$failed $$share"; \
+	done; \
+	echo; grep -E '^(== |NOT RUN)' bin/check.log; \
+	echo "check: $$((SECONDS - start)) s, $$(grep -c '^NOT RUN' bin/check.log || true) NOT RUN"; \
+	if [ -n "$$failed" ]; then echo "check FAILED:$$failed"; exit 1; fi
+
+$(SHARES):
+	@start=$$SECONDS; state=ok; $(MAKE) do-$@ || state=FAILED; \
+	echo "== $@: $$state, $$((SECONDS - start)) s"; [ $$state = ok ]
+
+do-fmt:
+	@test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)"
+	go fix -diff ./...
+	go mod tidy -diff
+
+do-lint:
+	go vet ./...
+	$(TOOL) staticcheck -checks all ./...
+	$(TOOL) errcheck ./...
+	$(TOOL) nilness ./...
+	@test -z "$$($(TOOL) deadcode -test ./... | tee /dev/stderr)"
+
+do-build: bin
+	go build ./...
+	for command in cmd/*/; do \
+		if [ -f $$command/main.go ]; then go build -trimpath -o bin/ ./$$command; fi; \
+	done
+
+# One run serves the tests, their results and the coverage.
+do-test: bin bin/results
+	rm -f bin/cover.out
+	bin/results test -out pytest_results.json -profile bin/cover.out -- \
+		go test -json -count=1 -skip '$(NIGHTLY)' -timeout 20m -coverpkg=./... -coverprofile=bin/cover.out ./...
+
+do-cover: bin/results
+	@[ -n "$(MEASURED)" ] || $(MAKE) test
+	bin/results cover -profile bin/cover.out -min $(COVER_MIN) -exclusions deploy/coverage-exclusions.txt $(COVERED)
+
+# The committed file counts, not the one that make test has just written here.
+do-results-check: bin bin/results
+	@if git rev-parse -q --verify HEAD >/dev/null 2>&1; then \
+		rm -f bin/committed.json; \
+		git show HEAD:pytest_results.json >bin/committed.json 2>/dev/null || rm -f bin/committed.json; \
+	else \
+		cp pytest_results.json bin/committed.json; \
+	fi
+	bin/results check -file bin/committed.json -- go test -json -vet=off -list . ./...
+
+do-race:
+	go test -race -short -count=1 -skip '$(NIGHTLY)' -timeout 20m ./...
+
+do-vuln: bin
+	@if [ -f $(VULNDB) ]; then \
+		rm -rf bin/vulndb; mkdir bin/vulndb; tar -xzf $(VULNDB) -C bin/vulndb; \
+		$(TOOL) govulncheck -db=file://$(CURDIR)/bin/vulndb/db ./...; \
+	else \
+		echo "NOT RUN vuln: no database in $(VULNDB)"; \
+	fi
+
+do-fuzz-smoke:
+	@deploy/fuzz.sh -total $(FUZZ_SMOKE)
+
+do-fuzz:
+	@deploy/fuzz.sh -each $(FUZZTIME)
+
+# unittest before Python 3.12 is content with no test at all.
+do-python: bin
+	@for dir in docs/second-verifier deploy/results/python; do \
+		if [ -d $$dir ]; then \
+			(cd $$dir && python3 -B -m unittest discover -p '*test*.py') 2>&1 | tee bin/python.log; \
+			if grep -q '^Ran 0 tests' bin/python.log; then echo "$$dir has no tests"; exit 1; fi; \
+		else \
+			echo "NOT RUN python: no $$dir yet"; \
+		fi; \
+	done
+
+# Independent readers of our log, in a module of their own so that nobody inherits what they import.
+do-interop:
+	@if [ -f log/tiles/interop/go.mod ]; then \
+		cd log/tiles/interop && go vet ./... && go test -count=1 ./...; \
+	else \
+		echo "NOT RUN interop: no log/tiles/interop yet"; \
+	fi
+
+do-examples:
+	@found=; for mod in examples/*/go.mod; do \
+		if [ ! -f $$mod ]; then continue; fi; found=1; echo $$mod; \
+		(cd $$(dirname $$mod) && go vet ./... && go test -count=1 ./...); \
+	done; [ -n "$$found" ] || echo "NOT RUN examples: none yet"
+
+do-verifier-release:
+	@if [ -f cmd/verifier/main.go ]; then \
+		deploy/release.sh release $(PLATFORMS); \
+	else \
+		echo "NOT RUN verifier-release: no cmd/verifier yet"; \
+	fi
+
+# One platform here; verifier-release compares all of them.
+do-release-check: bin
+	@if [ -f cmd/verifier/main.go ]; then \
+		deploy/release.sh bin/release linux/amd64; \
+	else \
+		echo "NOT RUN release-check: no cmd/verifier yet"; \
+	fi
+
+do-demo:
+	@demo/run.sh
+
+do-demo-smoke:
+	@if [ -d cmd/logserver ]; then $(MAKE) demo; else echo "NOT RUN demo-smoke: no cmd/logserver yet"; fi
+
+do-bench:
+	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
+	@if [ -d cmd/bench ]; then go run ./cmd/bench; else echo "NOT RUN bench: no cmd/bench yet"; fi
+
+do-nightly:
+	go test -count=1 -run '$(NIGHTLY)' -timeout 6h -v ./...
+	$(MAKE) fuzz FUZZTIME=5m
+
+fix:
+	$(TOOL) gofumpt -w .
+	go fix ./...
+	go mod tidy
+
+# Debian packages by the command that shows they are missing.
+deps:
+	@missing=; for pair in python3:python3 openssl:openssl git:git gcc:gcc; do \
+		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "missing:$$missing; install with: sudo make deps"; exit 1; fi; \
+	apt-get update -q && apt-get install -q -y --no-install-recommends $$missing libc6-dev
+
+bin:
+	@mkdir -p bin
+
+bin/results: $(wildcard deploy/results/*.go) | bin
+	go build -o bin/results ./deploy/results
