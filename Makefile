@@ -2,7 +2,7 @@
 # make demo     the main job end to end, in demo/out
 # make fix      apply the mechanical fixes
 # Every share prints its time. What a machine cannot run prints a line that begins
-# with NOT RUN, and check counts these.
+# with NOT RUN:, and check counts these.
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,7 +20,7 @@ FUZZTIME   = 30s
 FUZZ_SMOKE = 120
 PLATFORMS  = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-# Data that is too large to keep here; what needs it says NOT RUN without.
+# Data that is too large to keep here; what needs it is not run without.
 PIPEROLL_DATA ?= ../shared/data
 VULNDB         = $(PIPEROLL_DATA)/vulndb.tgz
 
@@ -36,8 +36,8 @@ check:
 	for share in $(CHECK); do \
 		$(MAKE) $$share MEASURED=1 2>&1 | tee -a bin/check.log || failed="$$failed $$share"; \
 	done; \
-	echo; grep -E '^(== |NOT RUN)' bin/check.log; \
-	echo "check: $$((SECONDS - start)) s, $$(grep -c '^NOT RUN' bin/check.log || true) NOT RUN"; \
+	echo; grep -E '^(== |NOT RUN:)' bin/check.log; \
+	echo "check: $$((SECONDS - start)) s, $$(grep -c '^NOT RUN:' bin/check.log || true) NOT RUN"; \
 	if [ -n "$$failed" ]; then echo "check FAILED:$$failed"; exit 1; fi
 
 $(SHARES):
@@ -90,7 +90,7 @@ do-vuln: bin
 		rm -rf bin/vulndb; mkdir bin/vulndb; tar -xzf $(VULNDB) -C bin/vulndb; \
 		$(TOOL) govulncheck -db=file://$(CURDIR)/bin/vulndb/db ./...; \
 	else \
-		echo "NOT RUN vuln: no database in $(VULNDB)"; \
+		echo "NOT RUN: vuln: no database in $(VULNDB)"; \
 	fi
 
 do-fuzz-smoke:
@@ -106,7 +106,7 @@ do-python: bin
 			(cd $$dir && python3 -B -m unittest discover -p '*test*.py') 2>&1 | tee bin/python.log; \
 			if grep -q '^Ran 0 tests' bin/python.log; then echo "$$dir has no tests"; exit 1; fi; \
 		else \
-			echo "NOT RUN python: no $$dir yet"; \
+			echo "NOT RUN: python: no $$dir yet"; \
 		fi; \
 	done
 
@@ -115,20 +115,20 @@ do-interop:
 	@if [ -f log/tiles/interop/go.mod ]; then \
 		cd log/tiles/interop && go vet ./... && go test -count=1 ./...; \
 	else \
-		echo "NOT RUN interop: no log/tiles/interop yet"; \
+		echo "NOT RUN: interop: no log/tiles/interop yet"; \
 	fi
 
 do-examples:
 	@found=; for mod in examples/*/go.mod; do \
 		if [ ! -f $$mod ]; then continue; fi; found=1; echo $$mod; \
 		(cd $$(dirname $$mod) && go vet ./... && go test -count=1 ./...); \
-	done; [ -n "$$found" ] || echo "NOT RUN examples: none yet"
+	done; [ -n "$$found" ] || echo "NOT RUN: examples: none yet"
 
 do-verifier-release:
 	@if [ -f cmd/verifier/main.go ]; then \
 		deploy/release.sh release $(PLATFORMS); \
 	else \
-		echo "NOT RUN verifier-release: no cmd/verifier yet"; \
+		echo "NOT RUN: verifier-release: no cmd/verifier yet"; \
 	fi
 
 # One platform here; verifier-release compares all of them.
@@ -136,18 +136,18 @@ do-release-check: bin
 	@if [ -f cmd/verifier/main.go ]; then \
 		deploy/release.sh bin/release linux/amd64; \
 	else \
-		echo "NOT RUN release-check: no cmd/verifier yet"; \
+		echo "NOT RUN: release-check: no cmd/verifier yet"; \
 	fi
 
 do-demo:
 	@demo/run.sh
 
 do-demo-smoke:
-	@if [ -d cmd/logserver ]; then $(MAKE) demo; else echo "NOT RUN demo-smoke: no cmd/logserver yet"; fi
+	@if [ -d cmd/logserver ]; then $(MAKE) demo; else echo "NOT RUN: demo-smoke: no cmd/logserver yet"; fi
 
 do-bench:
 	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
-	@if [ -d cmd/bench ]; then go run ./cmd/bench; else echo "NOT RUN bench: no cmd/bench yet"; fi
+	@if [ -d cmd/bench ]; then go run ./cmd/bench; else echo "NOT RUN: bench: no cmd/bench yet"; fi
 
 do-nightly:
 	go test -count=1 -run '$(NIGHTLY)' -timeout 6h -v ./...

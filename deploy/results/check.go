@@ -128,7 +128,7 @@ func commitProblems(ctx context.Context, out io.Writer, root, commit string) []s
 		return []string{fmt.Sprintf("commit %q is no commit", commit)}
 	}
 	if shallow, err := git(ctx, root, "rev-parse", "--is-shallow-repository"); err != nil || strings.TrimSpace(shallow) == "true" {
-		show(out, "%s: whether %.12s is an ancestor (no history here)\n", notRunMark, commit)
+		show(out, "%s whether %.12s is an ancestor (no history here)\n", notRunMark, commit)
 		return nil
 	}
 	if _, err := git(ctx, root, "merge-base", "--is-ancestor", commit, "HEAD"); err != nil {

@@ -52,10 +52,10 @@ func runTests(ctx context.Context, out io.Writer, c testRun) error {
 	if err := os.WriteFile(c.File, data, 0o644); err != nil {
 		return fmt.Errorf("write results: %w", err)
 	}
-	show(out, "%d tests: %d passed, %d failed, %d skipped in %.1f s; %d %s -> %s\n", r.Summary.Total,
-		r.Summary.Passed, r.Summary.Failed, r.Summary.Skipped, r.Duration, len(r.NotRun), notRunMark, c.File)
+	show(out, "%d tests: %d passed, %d failed, %d skipped in %.1f s; %d not run -> %s\n", r.Summary.Total,
+		r.Summary.Passed, r.Summary.Failed, r.Summary.Skipped, r.Duration, len(r.NotRun), c.File)
 	for _, what := range r.NotRun {
-		show(out, "%s: %s\n", notRunMark, what)
+		show(out, "%s %s\n", notRunMark, what)
 	}
 	if r.ExitCode != 0 || r.Summary.Failed > 0 || r.Summary.Total == 0 {
 		return fmt.Errorf("test run with exit code %d: %w", r.ExitCode, errFailed)

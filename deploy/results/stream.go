@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	lineMaxBytes     = 16 << 20 // one event of go test -json
-	longreprMaxBytes = 64 << 10 // output kept of one test
-	notRunMark       = "NOT RUN"
+	lineMaxBytes     = 16 << 20   // one event of go test -json
+	longreprMaxBytes = 64 << 10   // output kept of one test
+	notRunMark       = "NOT RUN:" // begins what a test says it could not run
 )
 
 // An event is a line of go test -json (see "go doc test2json" and, for builds, "go help buildjson").
@@ -85,7 +85,7 @@ func (s *stream) apply(e event) {
 	case "output":
 		keep(&s.result(key).output, e.Output)
 		if _, what, ok := strings.Cut(e.Output, notRunMark); ok {
-			s.notRun = append(s.notRun, strings.TrimSpace(e.Package+" "+e.Test+strings.TrimRight(what, "\n")))
+			s.notRun = append(s.notRun, strings.TrimSpace(e.Package+" "+e.Test+": "+strings.TrimSpace(what)))
 		}
 	case "pass", "fail", "skip":
 		s.finish(key, e)
