@@ -86,15 +86,7 @@ func (s *scanner) event() (e Event) {
 	s.lit(`,"migration":`)
 	e.Migration = s.name()
 	s.lit(`,"objects":`)
-	s.list(ObjectsMax, func() {
-		var o Object
-		s.lit(`{"name":`)
-		o.Name = s.name()
-		s.lit(`,"role":`)
-		o.Role = s.name()
-		s.lit(`}`)
-		e.Objects = append(e.Objects, o)
-	})
+	e.Objects = s.objects()
 	if s.has(`,"payload":{"commitment":`) {
 		e.Payload = &Ref{Commitment: s.hash()}
 		s.lit(`,"scheme":"` + scheme + `","type":`)
@@ -113,6 +105,26 @@ func (s *scanner) event() (e Event) {
 	s.version()
 	s.lit(`}`)
 	return e
+}
+
+func (s *scanner) objects() (objects []Object) {
+	s.list(ObjectsMax, func() {
+		var o Object
+		s.lit(`{"name":`)
+		o.Name = s.name()
+		s.lit(`,"role":`)
+		o.Role = s.name()
+		s.lit(`}`)
+		objects = append(objects, o)
+	})
+	return objects
+}
+
+// ParseObjects parses the canonical JSON of an event's objects.
+func ParseObjects(text []byte) ([]Object, error) {
+	s := newScanner("objects", text)
+	objects := s.objects()
+	return objects, s.end()
 }
 
 // Validate reports everything that keeps the event from being well-formed.
