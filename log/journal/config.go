@@ -34,7 +34,7 @@ var (
 
 // Limits.
 const (
-	payloadMaxBytes = 32 << 20
+	payloadMaxBytes = log.LineageMaxBytes
 	segmentMinBytes = 4 << 10
 	segmentMaxBytes = 1 << 30 // offsets within a segment fit 32 bits with room to spare
 	slotsMax        = 1 << 20
@@ -77,14 +77,11 @@ type Config struct {
 // bugs are errors one could have made. Tests set them to show that the crash harness would have found them; nothing
 // outside the tests of this package can.
 type bugs struct {
-	noSync          bool // acknowledges before the sync
-	ignoreSyncError bool // takes a failed sync for done
-	noChain         bool // recovery does not check records against their CRCs
-	noDirSync       bool // names of new files are not synced
+	noCRC           bool // recovery takes records without looking at their CRCs
 	noCopy          bool // recovery trusts the page cache for the last group
 	noEvidence      bool // recovery does not look for groups behind a bad one
+	sameEpoch       bool // recovery goes on with the epoch that it found
 	eraseBytesFirst bool // erasure zeroes the bytes before the key
-	sameEpoch       bool // recovery goes on in the torn segment, with its epoch
 }
 
 func (c Config) withDefaults() Config {

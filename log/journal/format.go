@@ -206,6 +206,18 @@ func place(b []byte, prev uint32, index, epoch uint64) (crc uint32, size int) {
 // parseRecord parses the record at the start of b and returns its size. The CRC covers header and entry, not the
 // sealed bytes, so that it survives their erasure. Anything that the journal would not have written is errBad.
 func parseRecord(b []byte) (record, int, error) {
+	r, size, err := decodeRecord(b)
+	if err != nil {
+		return record{}, 0, err
+	}
+	if crc32.Update(r.prev, castagnoli(), b[8:r.headerBytes()+len(r.entry)]) != r.crc {
+		return record{}, 0, errBad
+	}
+	return r, size, nil
+}
+
+// decodeRecord takes a record apart without looking at its CRC.
+func decodeRecord(b []byte) (record, int, error) {
 	if len(b) < recordHeaderBytes {
 		return record{}, 0, errBad
 	}
@@ -216,9 +228,6 @@ func parseRecord(b []byte) (record, int, error) {
 		return record{}, 0, errBad
 	}
 	size := head + int(entry)
-	if crc32.Update(r.prev, castagnoli(), b[8:size]) != r.crc {
-		return record{}, 0, errBad
-	}
 	r.entry = b[head:size:size]
 	if r.kind == kindPlain {
 		return r, size, nil
@@ -235,6 +244,14 @@ func parseRecord(b []byte) (record, int, error) {
 		size += int(r.sealedLen)
 	}
 	return r, size, nil
+}
+
+// keyOf returns the key of the record at the start of b, which is of our own making.
+func keyOf(b []byte) (keyPos, bool) {
+	if binary.LittleEndian.Uint32(b[28:]) == kindPlain {
+		return keyPos{}, false
+	}
+	return keyPos{binary.LittleEndian.Uint32(b[32:]), binary.LittleEndian.Uint32(b[36:])}, true
 }
 
 // identity is the text of the file that makes a folder a journal.
