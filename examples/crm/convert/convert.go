@@ -94,10 +94,10 @@ func disguise(r rune) bool {
 	return unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)
 }
 
-// Fold gives the form in which two texts are compared: [Line], lower case,
-// compatibility characters replaced (NFKC).
+// Fold gives the form in which two texts are compared: [Line], compatibility
+// characters replaced (NFKC), lower case.
 func Fold(s string) string {
-	return norm.NFKC.String(strings.ToLower(Line(s)))
+	return Line(strings.ToLower(norm.NFKC.String(Line(s))))
 }
 
 // zeros are the zeros of the digits that the source is known to hold.
