@@ -1,0 +1,119 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Errors that callers branch on, besides [*Refused] and [*Evidence].
+var (
+	// ErrUnacknowledged means that events were sent and no answer says whether the
+	// log has them. The stream keeps them: [Stream.Flush], and the next Append
+	// before anything else, sends the same bytes again.
+	ErrUnacknowledged = errors.New("events are not acknowledged")
+	// ErrClosed means that the stream or the migration is closed.
+	ErrClosed = errors.New("closed")
+	// ErrNotPublished means that no published checkpoint covers the entry yet.
+	ErrNotPublished = errors.New("not under a published checkpoint yet")
+	// ErrOverdue means that the log has not published an entry by the time that its receipt
+	// promises. The receipt and a later, quorum-cosigned checkpoint that does not cover
+	// the entry convict the log; the client's own clock does not.
+	ErrOverdue = errors.New("the time promised by the receipt is over")
+	// ErrAnswer means that an answer is not what a log answers.
+	ErrAnswer = errors.New("malformed answer")
+)
+
+// A Refused is the log's refusal of a request. Nothing of it was applied.
+type Refused struct {
+	Status     int           // of HTTP
+	Type       string        // of the problem, such as "urn:piperoll:problem:forbidden"; "" if it was none of ours
+	Title      string        // of the problem
+	Detail     string        // what was wrong
+	Hint       string        // what to do
+	RetryAfter time.Duration // as asked for; 0 if it was not
+
+	head *head  // of a conflict
+	raw  []byte // the answer
+}
+
+func (r *Refused) Error() string {
+	text := fmt.Sprintf("refused with status %d", r.Status)
+	for _, s := range []string{r.Title, r.Detail, r.Hint} {
+		if s != "" {
+			text += ": " + s
+		}
+	}
+	return text
+}
+
+// again says whether the same request may be taken later.
+func (r *Refused) again() bool {
+	switch r.Status {
+	case 408, 429, 500, 502, 503, 504, 507:
+		return true
+	}
+	return false
+}
+
+// never says that the request is not in the log, and no earlier attempt at it
+// is: the refusal depends on its bytes and on the chain alone, and the log
+// would have known what it has.
+func (r *Refused) never() bool {
+	switch r.Status {
+	case 400, 409, 413, 415, 422:
+		return true
+	}
+	return false
+}
+
+// A Claim names what a log was caught at.
+type Claim string
+
+// Claims.
+const (
+	// ClaimReceipt: it acknowledged events with a receipt that is not over them.
+	ClaimReceipt Claim = "receipt"
+	// ClaimHead: it names a stream's head that nobody but the owner could have made,
+	// and the owner did not; or an older one than it acknowledged.
+	ClaimHead Claim = "head"
+	// ClaimEntry: under its checkpoint there is another entry than its receipt promises, or
+	// it has no proof of what there is.
+	ClaimEntry Claim = "entry"
+	// ClaimFork: it signed two checkpoints that no one log can have.
+	ClaimFork Claim = "fork"
+)
+
+// An Evidence is what a log said that contradicts what it said before, with the
+// raw bytes. It is fatal for the client.
+type Evidence struct {
+	Claim  Claim
+	Detail string
+	Files  []File // what shows it
+}
+
+// A File is a piece of evidence.
+type File struct {
+	Name string
+	Data []byte
+}
+
+func (e *Evidence) Error() string {
+	return fmt.Sprintf("evidence against the log (%s): %s; keep it with Save, and tell the log's auditors", e.Claim, e.Detail)
+}
+
+// Save writes the files into a new directory, and a file "claim" that says what
+// they show.
+func (e *Evidence) Save(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("save evidence: %w", err)
+	}
+	for _, f := range append([]File{{"claim", []byte(string(e.Claim) + "\n" + e.Detail + "\n")}}, e.Files...) {
+		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o600); err != nil {
+			return fmt.Errorf("save evidence: %w", err)
+		}
+	}
+	return nil
+}

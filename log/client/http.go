@@ -1,0 +1,204 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/pipe-roll/piperoll/log"
+)
+
+// Limits of what is read of an answer, and of what a log can ask for.
+const (
+	answerMaxBytes  = 64 << 10 // beside the parts
+	partMaxBytes    = 1 << 10  // of an answer, for each event
+	retryAfterLimit = 2 * time.Minute
+)
+
+// A reply is an answer that was read to its end.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// do makes one attempt at a request. An answer of more than most bytes is an error.
+func (c *Client) do(ctx context.Context, method, path string, body []byte, most int) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return reply{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.cfg.Token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/x-ndjson")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, int64(most)+1))
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return reply{}, fmt.Errorf("read the answer to %s %s: %w", method, path, err)
+	}
+	if len(data) > most {
+		return reply{}, fmt.Errorf("%w to %s %s: more than %d bytes", ErrAnswer, method, path, most)
+	}
+	return reply{resp.StatusCode, resp.Header, data}, nil
+}
+
+// submit sends a batch until it is acknowledged, refused for good, or has been
+// sent as often as configured.
+func (s *Stream) submit(ctx context.Context, b *batch) ([]Placed, error) {
+	var placed []Placed
+	err := s.client.retry(ctx, "submit", func() error {
+		var err error
+		placed, err = s.attempt(ctx, b)
+		return err
+	})
+	return placed, err
+}
+
+func (s *Stream) attempt(ctx context.Context, b *batch) ([]Placed, error) {
+	r, err := s.client.do(ctx, http.MethodPost, "/v1/events", b.body, answerMaxBytes+partMaxBytes*len(b.events))
+	if err != nil {
+		b.unsure = true
+		return nil, err
+	}
+	if r.status == http.StatusCreated || r.status == http.StatusOK {
+		placed, err := s.acknowledge(b, r.body)
+		b.unsure = b.unsure || errors.Is(err, ErrAnswer)
+		return placed, err
+	}
+	refused := refusal(r)
+	if refused.Status >= 500 || refused.Status == http.StatusRequestTimeout {
+		b.unsure = true // a proxy can say so of a request that went through
+	}
+	if refused.Status == http.StatusConflict && refused.head != nil {
+		if err := s.checkHead(b, refused); err != nil {
+			return nil, err
+		}
+	}
+	return nil, refused
+}
+
+// A head is where the log says that a stream is.
+type head struct {
+	Closed bool   `json:"closed"`
+	Hash   string `json:"hash"`
+	Seq    uint64 `json:"seq"`
+	Stream string `json:"stream"`
+}
+
+// checkHead looks at the head in a conflict. Only the owner can make a signed
+// stream's events, so a head that the owner did not compute was made up, or
+// somebody else has the owner's key and token; and one before an acknowledged
+// event means that the log lost it. The client never goes on from either.
+func (s *Stream) checkHead(b *batch, r *Refused) error {
+	if s.state.Seq == 0 || r.head.Stream != s.state.Name {
+		// Nothing was acknowledged to this client: another run may have opened the stream.
+		return nil
+	}
+	is := func(seq uint64, hash log.Hash) bool {
+		return r.head.Seq == seq && r.head.Hash == base64.StdEncoding.EncodeToString(hash[:])
+	}
+	known := is(s.state.Seq, s.state.Hash)
+	for _, m := range b.events {
+		known = known || is(m.event.Seq, m.hash)
+	}
+	if known {
+		return nil
+	}
+	e := b.against(ClaimHead, fmt.Sprintf("stream %q is at seq %d with a hash that its owner did not compute; the last acknowledged is %d",
+		s.state.Name, r.head.Seq, s.state.Seq), r.raw)
+	e.Files = append(e.Files, File{"receipt", s.receipt})
+	return s.client.convict(e)
+}
+
+// refusal reads an answer that is no success. Whatever is no problem+json of
+// ours leaves only the status.
+func refusal(r reply) *Refused {
+	var p struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Detail string `json:"detail"`
+		Hint   string `json:"hint"`
+		Head   *head  `json:"head"`
+	}
+	out := &Refused{Status: r.status, Title: http.StatusText(r.status), raw: r.body}
+	if err := json.Unmarshal(r.body, &p); err == nil && p.Type != "" {
+		out.Type, out.Title, out.Detail, out.Hint, out.head = p.Type, p.Title, p.Detail, p.Hint, p.Head
+	}
+	if s, err := strconv.ParseUint(r.header.Get("Retry-After"), 10, 31); err == nil {
+		out.RetryAfter = time.Duration(s) * time.Second
+	}
+	return out
+}
+
+// retry calls try until it succeeds, fails for good, or was called as often as
+// configured, with pauses.
+func (c *Client) retry(ctx context.Context, deed string, try func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := try()
+		if err == nil || !again(err) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		if attempt >= c.cfg.Attempts {
+			return fmt.Errorf("gave up after %d attempts: %w", attempt, err)
+		}
+		pause := c.pause(attempt, err)
+		c.cfg.Logger.Warn("failed an attempt", "deed", deed, "attempt", attempt, "pause", pause, "err", err)
+		if err := sleep(ctx, pause); err != nil {
+			return errors.Join(err, fmt.Errorf("after %d attempts", attempt))
+		}
+	}
+}
+
+// again says whether the same request may succeed later. What is no refusal
+// and no evidence is a fault on the way.
+func again(err error) bool {
+	var refused *Refused
+	if errors.As(err, &refused) {
+		return refused.again()
+	}
+	var evidence *Evidence
+	return !errors.As(err, &evidence)
+}
+
+// pause doubles with every attempt. A half of it is random: clients that failed
+// together do not come back together.
+func (c *Client) pause(attempt int, err error) time.Duration {
+	d := c.cfg.BackoffMax
+	if attempt < 30 {
+		d = min(d, c.cfg.BackoffMin<<(attempt-1))
+	}
+	d = d/2 + rand.N(d/2+1)
+	var refused *Refused
+	if errors.As(err, &refused) && refused.RetryAfter > 0 {
+		d += min(refused.RetryAfter, retryAfterLimit)
+	}
+	return d
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

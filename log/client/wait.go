@@ -1,0 +1,314 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/pipe-roll/piperoll/log"
+)
+
+// How often a checkpoint is asked for: soon at first, since a log can publish
+// ten times a second, and then at the pace of most.
+const (
+	pollMin = 50 * time.Millisecond
+	pollMax = time.Second
+)
+
+// A prover gives the log's proofs. They are checked by the client.
+type prover interface {
+	// Inclusion gives the path of the entry at index under head.
+	Inclusion(ctx context.Context, head log.Head, index uint64) ([]log.Hash, error)
+	// Consistency gives the path from a tree to a larger one.
+	Consistency(ctx context.Context, old, new uint64) ([]log.Hash, error)
+}
+
+// A pending is an acknowledged request whose entries are not proven yet. The
+// hashes are what the receipt is over: both are needed to convict the log.
+type pending struct {
+	first   uint64
+	leaves  []log.Hash
+	by      uint64 // Unix milliseconds: published until then, says the receipt
+	receipt []byte
+}
+
+func (p pending) end() uint64 { return p.first + uint64(len(p.leaves)) }
+
+// A seen is a checkpoint that was checked.
+type seen struct {
+	log.Head
+	note []byte // nil if there is none yet
+}
+
+func (c *Client) acknowledged(p pending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = append(c.pending, p)
+	c.pendingEvents += len(p.leaves)
+}
+
+// Pending is how many acknowledged events have no proof yet.
+func (c *Client) Pending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pendingEvents
+}
+
+// Checkpoint is the newest one that was checked, a signed note; nil if there is
+// none. A service that keeps it for [Config] is safe from a log that forks
+// between its runs.
+func (c *Client) Checkpoint() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Clone(c.seen.note)
+}
+
+// Wait returns when everything that was acknowledged before the call is under a
+// published checkpoint, and is proven to be: each inclusion proof is checked with
+// a leaf hash that the client computed, and each checkpoint extends the one
+// before. It fails with [ErrOverdue] when the log does not publish in time.
+func (c *Client) Wait(ctx context.Context) error {
+	c.mu.Lock()
+	var end uint64
+	for _, p := range c.pending {
+		end = max(end, p.end())
+	}
+	c.mu.Unlock()
+	if err := c.usable(); err != nil || end == 0 {
+		return err
+	}
+	if err := c.settle(ctx, end); err != nil {
+		return fmt.Errorf("wait for proofs: %w", err)
+	}
+	return nil
+}
+
+// room waits until n more events can be pending. Streams that come at once
+// may each find room: the bound is exceeded by a request each.
+func (c *Client) room(ctx context.Context, n int) error {
+	for {
+		c.mu.Lock()
+		full := len(c.pending) > 0 && c.pendingEvents+n > c.cfg.PendingEvents
+		var end uint64
+		if full {
+			end = c.pending[0].end()
+		}
+		c.mu.Unlock()
+		if !full {
+			return nil
+		}
+		if err := c.settle(ctx, end); err != nil {
+			return fmt.Errorf("wait for proofs of earlier events: %w", err)
+		}
+	}
+}
+
+// settle waits for a checkpoint of at least size, and proves everything that
+// it covers.
+func (c *Client) settle(ctx context.Context, size uint64) error {
+	release, err := c.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	at, err := c.published(ctx, size)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	all := slices.Clone(c.pending)
+	c.mu.Unlock()
+	for _, p := range all {
+		if p.end() > at.Size {
+			continue
+		}
+		if err := c.prove(ctx, at, p); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		i := slices.IndexFunc(c.pending, func(q pending) bool { return q.first == p.first })
+		c.pending = slices.Delete(c.pending, i, i+1)
+		c.pendingEvents -= len(p.leaves)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// hold makes the caller the one that looks at checkpoints.
+func (c *Client) hold(ctx context.Context) (release func(), err error) {
+	select {
+	case c.settling <- struct{}{}:
+		return func() { <-c.settling }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// published polls for a checkpoint of at least size.
+func (c *Client) published(ctx context.Context, size uint64) (seen, error) {
+	for pause := pollMin; ; pause = min(2*pause, pollMax) {
+		var at seen
+		err := c.retry(ctx, "fetch checkpoint", func() error {
+			var err error
+			at, err = c.refresh(ctx)
+			return err
+		})
+		if err != nil || at.Size >= size {
+			return at, err
+		}
+		if by := c.promised(at.Size); by != 0 && c.cfg.Now().UnixMilli() > int64(by) {
+			return at, fmt.Errorf("%w: checkpoint of size %d", ErrOverdue, at.Size)
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return at, err
+		}
+	}
+}
+
+// promised is the earliest time until which the log promised to publish more
+// than size entries, in Unix milliseconds; 0 if it did not.
+func (c *Client) promised(size uint64) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var by uint64
+	for _, p := range c.pending {
+		if p.end() > size && (by == 0 || p.by < by) {
+			by = p.by
+		}
+	}
+	return by
+}
+
+// refresh fetches the checkpoint, checks that it is of the same log as the last
+// one, and gives the larger of the two: a cache may still have an older one.
+func (c *Client) refresh(ctx context.Context) (seen, error) {
+	if err := c.usable(); err != nil {
+		return seen{}, err
+	}
+	r, err := c.do(ctx, http.MethodGet, "/checkpoint", nil, log.NoteMaxBytes)
+	if err != nil {
+		return seen{}, err
+	}
+	if r.status != http.StatusOK {
+		return seen{}, refusal(r)
+	}
+	cp, err := log.OpenCheckpoint(r.body, c.logKey)
+	if err != nil {
+		return seen{}, fmt.Errorf("%w: %w", ErrAnswer, err)
+	}
+	c.mu.Lock()
+	last := c.seen
+	c.mu.Unlock()
+	next := seen{cp.Head, r.body}
+	if last.note != nil {
+		older, newer := last, next
+		if next.Size < last.Size {
+			older, newer = next, last
+		}
+		if err := c.consistent(ctx, older, newer); err != nil {
+			return seen{}, err
+		}
+		next = newer
+	}
+	c.mu.Lock()
+	c.seen = next
+	c.mu.Unlock()
+	return next, nil
+}
+
+// consistent checks that newer extends older.
+func (c *Client) consistent(ctx context.Context, older, newer seen) error {
+	if older.Head == newer.Head || older.Size == 0 {
+		return nil
+	}
+	var path []log.Hash
+	var err error
+	if older.Size != newer.Size {
+		path, err = c.tree.Consistency(ctx, older.Size, newer.Size)
+	}
+	if err == nil {
+		err = log.CheckConsistency(older.Head, newer.Head, path)
+	}
+	if errors.Is(err, log.ErrProof) {
+		proof := log.ConsistencyProof{Origin: c.origin, Old: older.Size, New: newer.Size, Path: path}
+		return c.convict(&Evidence{Claim: ClaimFork, Detail: err.Error(), Files: []File{
+			{"older.checkpoint", older.note}, {"newer.checkpoint", newer.note}, {"consistency.proof", proof.Marshal()},
+		}})
+	}
+	return err
+}
+
+// prove checks that the entries of a request are under the checkpoint.
+func (c *Client) prove(ctx context.Context, at seen, p pending) error {
+	for i, leaf := range p.leaves {
+		if _, err := c.inclusion(ctx, at, p.first+uint64(i), leaf, &p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inclusion gives the checked path of a leaf. p is the request that it was in, if
+// that is at hand.
+func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.Hash, p *pending) ([]log.Hash, error) {
+	var path []log.Hash
+	err := c.retry(ctx, "fetch inclusion proof", func() error {
+		var err error
+		path, err = c.tree.Inclusion(ctx, at.Head, index)
+		if err == nil {
+			err = log.CheckInclusion(at.Head, index, leaf, path)
+		}
+		if errors.Is(err, log.ErrProof) {
+			return c.convict(missing(at, index, leaf, path, p, err))
+		}
+		return err
+	})
+	return path, err
+}
+
+// missing is the evidence that an acknowledged entry is not under a checkpoint.
+func missing(at seen, index uint64, leaf log.Hash, path []log.Hash, p *pending, cause error) *Evidence {
+	proof := log.InclusionProof{Index: index, Path: path, Checkpoint: at.note}
+	e := &Evidence{Claim: ClaimEntry, Detail: fmt.Sprintf("acknowledged leaf %s: %v", leaf, cause), Files: []File{
+		{"checkpoint", at.note}, {"in-the-log.tlog-proof", proof.Marshal()},
+	}}
+	if p != nil {
+		var leaves []byte
+		for _, h := range p.leaves {
+			leaves = append(leaves, h.String()+"\n"...)
+		}
+		e.Files = append(e.Files, File{"receipt", p.receipt}, File{"leaves", leaves})
+	}
+	return e
+}
+
+// Proof gives the proof that an entry is under the newest checkpoint that the
+// client has checked. It fails with [ErrNotPublished] if that one does not
+// cover it, and neither does the log's newest.
+func (c *Client) Proof(ctx context.Context, p Placed) (log.InclusionProof, error) {
+	release, err := c.hold(ctx)
+	if err != nil {
+		return log.InclusionProof{}, err
+	}
+	defer release()
+	c.mu.Lock()
+	at := c.seen
+	c.mu.Unlock()
+	if at.Size <= p.Index {
+		if at, err = c.refresh(ctx); err != nil {
+			return log.InclusionProof{}, fmt.Errorf("prove entry %d: %w", p.Index, err)
+		}
+	}
+	if at.Size <= p.Index {
+		return log.InclusionProof{}, fmt.Errorf("prove entry %d: %w: size %d", p.Index, ErrNotPublished, at.Size)
+	}
+	path, err := c.inclusion(ctx, at, p.Index, p.Leaf, nil)
+	if err != nil {
+		return log.InclusionProof{}, fmt.Errorf("prove entry %d: %w", p.Index, err)
+	}
+	return log.InclusionProof{Index: p.Index, Path: path, Checkpoint: at.note}, nil
+}
