@@ -35,8 +35,12 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/reader"
 	"golang.org/x/mod/sumdb/note"
 )
+
+// tilesMax bounds the tiles of 16 KiB that are kept to make proofs from.
+const tilesMax = 512
 
 // Config says which log a client writes to, and as whom.
 type Config struct {
@@ -145,7 +149,7 @@ type Client struct {
 	logKey     note.Verifier
 	receiptKey note.Verifier
 	http       *http.Client
-	tree       prover
+	tree       *reader.Reader
 
 	settling chan struct{} // held by the one goroutine that looks at checkpoints
 
@@ -180,7 +184,9 @@ func New(c Config) (*Client, error) {
 		logKey: logKey, receiptKey: receiptKey, http: &h,
 		settling: make(chan struct{}, 1), opening: make(map[string]*Migration),
 	}
-	client.tree = newProver(client)
+	tiles := h
+	tiles.Timeout = c.Timeout
+	client.tree = reader.New(reader.HTTP(client.base, c.Token, &tiles), tilesMax)
 	if c.Checkpoint != nil {
 		cp, err := log.OpenCheckpoint(c.Checkpoint, logKey)
 		if err != nil {

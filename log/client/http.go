@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/reader"
 )
 
 // Limits of what is read of an answer, and of what a log can ask for.
@@ -172,6 +173,11 @@ func again(err error) bool {
 	var refused *Refused
 	if errors.As(err, &refused) {
 		return refused.again()
+	}
+	var status *reader.StatusError
+	if errors.As(err, &status) {
+		// A tile that is not there may be on its way.
+		return status.Code == http.StatusNotFound || (&Refused{Status: status.Code}).again()
 	}
 	var evidence *Evidence
 	return !errors.As(err, &evidence)

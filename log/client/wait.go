@@ -19,14 +19,6 @@ const (
 	pollMax = time.Second
 )
 
-// A prover gives the log's proofs. They are checked by the client.
-type prover interface {
-	// Inclusion gives the path of the entry at index under head.
-	Inclusion(ctx context.Context, head log.Head, index uint64) ([]log.Hash, error)
-	// Consistency gives the path from a tree to a larger one.
-	Consistency(ctx context.Context, old, new uint64) ([]log.Hash, error)
-}
-
 // A pending is an acknowledged request whose entries are not proven yet. The
 // hashes are what the receipt is over: both are needed to convict the log.
 type pending struct {
@@ -193,6 +185,9 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
+	if r.status == http.StatusNotFound {
+		return seen{Head: log.EmptyHead()}, nil // nothing is published yet
+	}
 	if r.status != http.StatusOK {
 		return seen{}, refusal(r)
 	}
@@ -225,15 +220,13 @@ func (c *Client) consistent(ctx context.Context, older, newer seen) error {
 	if older.Head == newer.Head || older.Size == 0 {
 		return nil
 	}
-	var path []log.Hash
-	var err error
-	if older.Size != newer.Size {
-		path, err = c.tree.Consistency(ctx, older.Size, newer.Size)
-	}
-	if err == nil {
-		err = log.CheckConsistency(older.Head, newer.Head, path)
-	}
+	_, err := c.tree.Extends(ctx, older.Head, newer.Head)
 	if errors.Is(err, log.ErrProof) {
+		// The two checkpoints are the evidence. The path that leads to no more than one of them shows which.
+		path, pathErr := c.tree.Consistency(ctx, older.Size, newer.Size)
+		if pathErr != nil {
+			path = nil
+		}
 		proof := log.ConsistencyProof{Origin: c.origin, Old: older.Size, New: newer.Size, Path: path}
 		return c.convict(&Evidence{Claim: ClaimFork, Detail: err.Error(), Files: []File{
 			{"older.checkpoint", older.note}, {"newer.checkpoint", newer.note}, {"consistency.proof", proof.Marshal()},
