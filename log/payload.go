@@ -381,6 +381,45 @@ func ParsePayloadErased(text []byte) (PayloadErased, error) {
 	return p, s.end()
 }
 
+// A Refused is the payload of log.refused: that something was refused, without
+// its text.
+type Refused struct {
+	Count   uint64   // repeats in a window become one entry
+	Reason  string   // of a closed set
+	Request Hash     // [Commit] of the request's body as application/octet-stream
+	Route   string   // what was asked
+	Salt    [32]byte // of Request
+}
+
+// Marshal gives the canonical bytes (RFC 8785).
+func (r Refused) Marshal() []byte {
+	b := appendNum(nil, `{"count":`, r.Count)
+	b = appendStr(b, `,"reason":`, r.Reason)
+	b = appendRaw(b, `,"request":`, r.Request[:])
+	b = appendStr(b, `,"route":`, r.Route)
+	return append(appendRaw(b, `,"salt":`, r.Salt[:]), `,"v":1}`...)
+}
+
+// ParseRefused parses what Marshal returns.
+func ParseRefused(text []byte) (Refused, error) {
+	var r Refused
+	s := newScanner("log.refused payload", text)
+	s.lit(`{"count":`)
+	r.Count = s.num()
+	s.lit(`,"reason":`)
+	r.Reason = s.name()
+	s.lit(`,"request":`)
+	r.Request = s.hash()
+	s.lit(`,"route":`)
+	r.Route = s.name()
+	s.lit(`,"salt":`)
+	s.raw(r.Salt[:])
+	s.lit(`,"v":`)
+	s.version()
+	s.lit(`}`)
+	return r, s.end()
+}
+
 func comma(b []byte, i int) []byte {
 	if i > 0 {
 		return append(b, ',')
