@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// lineBudget bounds what an auditor has to read to trust the verifier: all of
+// our code and of our dependencies' code that is linked into it, without tests.
+const lineBudget = 10_000
+
+// allowed is what may be linked into the verifier besides the standard
+// library: a package itself, or with "/..." at the end all below it too.
+// Nothing else of ours is pure, and nothing else of others is small.
+var allowed = []string{
+	"github.com/pipe-roll/piperoll/cmd/verifier",
+	"github.com/pipe-roll/piperoll/log",
+	"github.com/pipe-roll/piperoll/witness",
+	"golang.org/x/mod/sumdb/note",
+	"golang.org/x/mod/sumdb/tlog",
+	"github.com/transparency-dev/merkle/...",
+	"filippo.io/mldsa/...",
+}
+
+// banned must not be linked, not even by the standard library: the verifier
+// starts no process and reaches no network. ("net" itself comes with
+// crypto/x509, for its types; that is why imports of it are checked instead.)
+var banned = []string{"os/exec", "net/http", "crypto/tls", "net/rpc", "net/smtp", "plugin"}
+
+// platforms are those of the releases as far as their sources differ.
+var platforms = []string{"linux", "darwin", "windows"}
+
+// A linked package is what go list tells of it.
+type linked struct {
+	ImportPath string
+	Dir        string
+	Standard   bool
+	GoFiles    []string
+	CgoFiles   []string
+	SFiles     []string
+	Imports    []string
+}
+
+// list returns the packages that are linked into the command in a folder on a platform.
+func list(t *testing.T, goos, dir string) []linked {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,Standard,GoFiles,CgoFiles,SFiles,Imports", dir)
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH=amd64", "CGO_ENABLED=0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list for %s: %v\n%s", goos, err, &stderr)
+	}
+	var all []linked
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p linked
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// faults says which of the packages must not be linked, and why.
+func faults(all []linked) []string {
+	var bad []string
+	for _, p := range all {
+		if p.Standard {
+			if slices.Contains(banned, p.ImportPath) {
+				bad = append(bad, "links "+p.ImportPath)
+			}
+			continue
+		}
+		may := slices.ContainsFunc(allowed, func(a string) bool {
+			below, deep := strings.CutSuffix(a, "/...")
+			return p.ImportPath == below || deep && strings.HasPrefix(p.ImportPath, below+"/")
+		})
+		if !may {
+			bad = append(bad, "links "+p.ImportPath)
+		}
+		for _, imp := range p.Imports {
+			if imp == "net" || imp == "unsafe" || imp == "C" {
+				bad = append(bad, p.ImportPath+" imports "+imp)
+			}
+		}
+		if len(p.CgoFiles)+len(p.SFiles) > 0 {
+			bad = append(bad, p.ImportPath+" is not all Go")
+		}
+	}
+	return bad
+}
+
+// count adds to lines how many each package outside the standard library has.
+// It opens the files here: the test cache sees only what the test itself opens.
+func count(t *testing.T, all []linked, lines map[string]int) {
+	t.Helper()
+	for _, p := range all {
+		if p.Standard {
+			continue
+		}
+		n := 0
+		for _, file := range p.GoFiles {
+			text, err := os.ReadFile(filepath.Join(p.Dir, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += bytes.Count(text, []byte("\n"))
+		}
+		lines[p.ImportPath] = max(lines[p.ImportPath], n)
+	}
+}
+
+// TestDeps keeps the verifier readable and harmless: what is linked into it is
+// allowed, listed in testdata/deps.txt and within the budget.
+func TestDeps(t *testing.T) {
+	lines := map[string]int{}
+	for _, goos := range platforms {
+		all := list(t, goos, ".")
+		for _, bad := range faults(all) {
+			t.Errorf("on %s the verifier %s", goos, bad)
+		}
+		count(t, all, lines)
+	}
+	var deps []string
+	total := 0
+	for pkg, n := range lines {
+		deps = append(deps, pkg+"\n")
+		total += n
+	}
+	slices.Sort(deps)
+	got := strings.Join(deps, "")
+	want, err := os.ReadFile(filepath.Join("testdata", "deps.txt"))
+	if err != nil || got != string(want) {
+		t.Errorf("the verifier links:\n%swant what testdata/deps.txt lists:\n%s%v", got, want, err)
+	}
+	if total > lineBudget {
+		t.Errorf("the verifier has %d lines, the budget is %d: %v", total, lineBudget, lines)
+	}
+	t.Logf("%d of %d lines: %v", total, lineBudget, lines)
+}
+
+// TestFaultsFind plants a package of each kind that must not be linked.
+func TestFaultsFind(t *testing.T) {
+	for _, tc := range []struct {
+		p    linked
+		want string
+	}{
+		{linked{ImportPath: "os/exec", Standard: true}, "links os/exec"},
+		{linked{ImportPath: "net/http", Standard: true}, "links net/http"},
+		{linked{ImportPath: "crypto/tls", Standard: true}, "links crypto/tls"},
+		{linked{ImportPath: "github.com/pipe-roll/piperoll/log/reader"}, "links github.com/pipe-roll/piperoll/log/reader"},
+		{linked{ImportPath: "golang.org/x/mod/module"}, "links golang.org/x/mod/module"},
+		{linked{ImportPath: "filippo.io/mldsa2"}, "links filippo.io/mldsa2"},
+		{linked{ImportPath: "golang.org/x/mod/sumdb/note", Imports: []string{"net"}}, "golang.org/x/mod/sumdb/note imports net"},
+		{linked{ImportPath: "filippo.io/mldsa", SFiles: []string{"x.s"}}, "filippo.io/mldsa is not all Go"},
+		{linked{ImportPath: "filippo.io/mldsa/internal/x"}, ""},
+		{linked{ImportPath: "net", Standard: true}, ""},
+		{linked{ImportPath: "github.com/pipe-roll/piperoll/log"}, ""},
+	} {
+		if got := strings.Join(faults([]linked{tc.p}), "; "); got != tc.want {
+			t.Errorf("faults(%s) = %q, want %q", fmt.Sprint(tc.p.ImportPath), got, tc.want)
+		}
+	}
+}
