@@ -103,8 +103,11 @@ func (t *target) seal(ctx context.Context) error {
 		return fmt.Errorf("checkpoint the database's journal: %w", err)
 	}
 	var mode string
-	if err := t.db.QueryRowContext(ctx, "PRAGMA journal_mode = DELETE").Scan(&mode); err != nil || busy != 0 || mode != "delete" {
-		return fmt.Errorf("leave the journal mode: busy %d, mode %q: %w", busy, mode, err)
+	if err := t.db.QueryRowContext(ctx, "PRAGMA journal_mode = DELETE").Scan(&mode); err != nil {
+		return fmt.Errorf("leave the journal mode: %w", err)
+	}
+	if busy != 0 || mode != "delete" {
+		return fmt.Errorf("seal: somebody else has the new database open (busy %d, mode %q)", busy, mode)
 	}
 	return t.db.Close()
 }

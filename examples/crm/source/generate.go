@@ -16,6 +16,10 @@ type generator struct {
 	gallery Cases
 }
 
+func newGenerator(c Config) *generator {
+	return &generator{config: c, locales: locales(), gallery: Gallery()}
+}
+
 // duplicateReach is how many ids back a duplicate's original is at most.
 const duplicateReach = 5000
 

@@ -65,7 +65,7 @@ func Generate(ctx context.Context, path string, c Config) (err error) {
 	if _, err := db.ExecContext(ctx, schema); err != nil {
 		return fmt.Errorf("create source schema: %w", err)
 	}
-	g := &generator{config: c, locales: locales(), gallery: Gallery()}
+	g := newGenerator(c)
 	for _, t := range []struct {
 		insert string
 		size   int
