@@ -22,7 +22,7 @@ PLATFORMS  = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 win
 
 # Data that is too large to keep here; what needs it is not run without.
 PIPEROLL_DATA ?= ../shared/data
-VULNDB         = $(PIPEROLL_DATA)/vulndb.tgz
+VULNDB        ?= $(PIPEROLL_DATA)/vulndb.tgz
 
 # In the order that fails fastest. results-check comes before test, which writes the file that it reads.
 CHECK  = fmt lint build results-check test cover race vuln python interop examples release-check fuzz-smoke demo-smoke

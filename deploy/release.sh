@@ -46,6 +46,18 @@ go list -deps -f '{{if .Module}}{{if .Module.Main}}{{.ImportPath}} {{.Module.Pat
 (cd "$again/src" && export GOCACHE=$again/cache && build "$again/out" "$@")
 (cd "$again/out" && sha256sum --quiet -c "$out/SHA256SUMS")
 
+# The licences of what is linked ask to go with the binaries.
+{
+	cat LICENSE NOTICE
+	printf '\n==== The Go standard library\n'
+	cat "$(go env GOROOT)/LICENSE"
+	go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/verifier | sort -u |
+		while read -r module version dir; do
+			printf '\n==== %s %s\n' "$module" "$version"
+			cat "$dir/LICENSE"
+		done
+} >"$out/LICENSES"
+
 {
 	go version
 	echo "commit $(git rev-parse HEAD 2>/dev/null || echo unknown)"
