@@ -1,0 +1,351 @@
+package index
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pipe-roll/piperoll/log"
+)
+
+// Limits of what the fold keeps in memory between batches, in number of names.
+// A stream's state is about 400 bytes.
+const (
+	cachedStreams    = 16 << 10
+	cachedMigrations = 16 << 10
+)
+
+// A fold is the state of an Index that follows. What a batch changes is
+// gathered here and written at its end: one state per stream, and one merge
+// per name and window.
+type fold struct {
+	streams  map[string]*log.Stream // cache, and what dirty changed
+	known    map[string]bool        // migrations that have a state
+	second   uint64                 // of the newest classSecond key, plus 1; 0 is unknown
+	dirty    map[string]*log.Stream
+	changed  map[string]*log.Migration
+	postings map[term]*run
+	free     []*run
+}
+
+// A term is a posting's name.
+type term struct {
+	class byte
+	name  string
+}
+
+// A run is what a batch appends to one window of a term.
+type run struct {
+	window uint64
+	last   uint64
+	value  []byte
+}
+
+// reset forgets everything; the database is the state again.
+func (f *fold) reset() {
+	*f = fold{
+		streams:  make(map[string]*log.Stream),
+		known:    make(map[string]bool),
+		dirty:    make(map[string]*log.Stream),
+		changed:  make(map[string]*log.Migration),
+		postings: make(map[term]*run),
+	}
+}
+
+// flush writes into the batch what was gathered.
+func (f *fold) flush(b *pebble.Batch) error {
+	for t, r := range f.postings {
+		if err := b.Merge(windowKey(t.class, t.name, r.window<<windowBits), r.value, nil); err != nil {
+			return err
+		}
+	}
+	for name, s := range f.dirty {
+		v, err := log.MarshalStream(*s)
+		if err != nil {
+			return fmt.Errorf("marshal stream %q: %w", name, err)
+		}
+		if err := b.Set(nameKey(classStream, name), v, nil); err != nil {
+			return err
+		}
+	}
+	for name, m := range f.changed {
+		v, err := json.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("marshal migration %q: %w", name, err)
+		}
+		if err := b.Set(nameKey(classMigration, name), v, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle keeps what the next batch can use, within the limits.
+func (f *fold) settle() {
+	for _, r := range f.postings {
+		r.value = r.value[:0]
+		f.free = append(f.free, r)
+	}
+	// Terms share memory with whole entries; none may stay.
+	clear(f.postings)
+	clear(f.dirty)
+	clear(f.changed)
+	if len(f.free) > cachedStreams {
+		f.free = nil
+	}
+	if len(f.streams) > cachedStreams {
+		clear(f.streams)
+	}
+	if len(f.known) > cachedMigrations {
+		clear(f.known)
+	}
+}
+
+// foldItem folds one entry in.
+func (x *Index) foldItem(b *pebble.Batch, it *Item) error {
+	e := &it.Entry.Event
+	n := binary.BigEndian.AppendUint64(nil, it.Index)
+	if err := b.Set(hashKey(it.Hash), n, nil); err != nil {
+		return err
+	}
+	if err := x.foldSecond(b, it, n); err != nil {
+		return err
+	}
+	if err := x.foldStream(b, it); err != nil {
+		return err
+	}
+	if err := x.foldMigration(it); err != nil {
+		return err
+	}
+	if r, ok := refusal(*e); ok {
+		if err := x.foldRefusal(b, r, it.Index); err != nil {
+			return err
+		}
+	}
+	return x.post(b, it)
+}
+
+// foldSecond marks the first entry of each second.
+func (x *Index) foldSecond(b *pebble.Batch, it *Item, n []byte) error {
+	f := &x.fold
+	if f.second == 0 {
+		last, ok, err := x.lastKey([]byte{classSecond})
+		if err != nil {
+			return err
+		}
+		if ok {
+			second, err := parseNumber(last[1:])
+			if err != nil {
+				return err
+			}
+			f.second = second + 1
+		}
+	}
+	second := it.Entry.Log.Received / 1000
+	if second < f.second {
+		return nil
+	}
+	f.second = second + 1
+	return b.Set(secondKey(second), n, nil)
+}
+
+func (x *Index) foldStream(b *pebble.Batch, it *Item) error {
+	e := &it.Entry.Event
+	s, err := x.foldedStream(e.Stream)
+	if err != nil {
+		return err
+	}
+	var open *log.StreamOpen
+	if e.Kind == "stream.open" && e.Payload != nil {
+		o, err := log.ParseStreamOpen(it.Payload)
+		if err != nil {
+			return err
+		}
+		open = &o
+	}
+	s.Advance(*e, it.Hash, it.Index, open, it.Entry.Sig != nil || it.Entry.Log.Attested == log.AttestedByLog)
+	// A stream's name begins with its migration's: the cached state shares no
+	// memory with the entry.
+	s.Migration = s.Name[:len(s.Migration)]
+	x.fold.dirty[s.Name] = s
+	return x.place(b, e.Stream, e.Seq, it.Index)
+}
+
+// foldedStream gives the state of a stream; who changes it makes it dirty.
+func (x *Index) foldedStream(name string) (*log.Stream, error) {
+	f := &x.fold
+	s := f.streams[name]
+	if s == nil {
+		name = strings.Clone(name)
+		got, ok, err := x.stream(name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			got = log.NewStream(x.origin, name)
+		}
+		s = &got
+		f.streams[name] = s
+	}
+	return s, nil
+}
+
+// foldMigration moves the migration. Events other than open and close change
+// nothing once there is a state, which may be large: it is not written again.
+func (x *Index) foldMigration(it *Item) error {
+	f, e := &x.fold, &it.Entry.Event
+	if f.known[e.Migration] && e.Kind != "migration.open" && e.Kind != "migration.close" {
+		return nil
+	}
+	m := f.changed[e.Migration]
+	if m == nil {
+		got, ok, err := x.migration(e.Migration)
+		if err != nil {
+			return err
+		}
+		if ok && e.Kind != "migration.open" && e.Kind != "migration.close" {
+			f.known[strings.Clone(e.Migration)] = true
+			return nil
+		}
+		m = &got
+	}
+	var opened *log.MigrationOpen
+	if e.Kind == "migration.open" && e.Payload != nil {
+		o, err := log.ParseMigrationOpen(it.Payload)
+		if err != nil {
+			return err
+		}
+		opened = &o
+	}
+	m.Advance(*e, it.Entry.Log.By, opened)
+	f.changed[e.Migration] = m
+	f.known[strings.Clone(e.Migration)] = true
+	return nil
+}
+
+// foldRefusal moves a stream over a refused event, if that was the next one.
+func (x *Index) foldRefusal(b *pebble.Batch, r refused, index uint64) error {
+	s, err := x.foldedStream(r.stream)
+	if err != nil || r.seq != s.Seq+1 {
+		return err
+	}
+	s.Refuse(r.seq, r.hash)
+	x.fold.dirty[s.Name] = s
+	return x.place(b, r.stream, r.seq, index)
+}
+
+// A refused is a place in a stream that a refused event took.
+type refused struct {
+	stream string
+	seq    uint64
+	hash   log.Hash
+}
+
+// refusal reads the place from a log.refused that names a stream, a seq and an
+// event. One that does not took no place; an audit reads it in the same way.
+func refusal(e log.Event) (refused, bool) {
+	if e.Kind != "log.refused" {
+		return refused{}, false
+	}
+	var r refused
+	var seq, hash string
+	for _, o := range e.Objects {
+		switch o.Role {
+		case "stream":
+			r.stream = o.Name
+		case "seq":
+			seq = o.Name
+		case "event":
+			hash = o.Name
+		}
+	}
+	n, err := strconv.ParseUint(seq, 10, 53)
+	raw, err2 := hex.DecodeString(hash)
+	if r.stream == "" || err != nil || err2 != nil || len(raw) != len(r.hash) {
+		return refused{}, false
+	}
+	r.seq, r.hash = n, log.Hash(raw)
+	return r, true
+}
+
+// post adds the entry to the postings of all its names.
+func (x *Index) post(b *pebble.Batch, it *Item) error {
+	e := &it.Entry.Event
+	for _, t := range []term{
+		{classKind, e.Kind},
+		{classKind, kindSpace(e.Kind)},
+		{classInMig, e.Migration},
+		{classInStream, e.Stream},
+		{classActor, e.Actor},
+		{classBy, it.Entry.Log.By},
+	} {
+		if err := x.postTerm(b, t, it.Index); err != nil {
+			return err
+		}
+	}
+	for _, o := range e.Objects {
+		if err := x.postTerm(b, term{classObject, o.Name}, it.Index); err != nil {
+			return err
+		}
+	}
+	if log.Control(e.Kind) {
+		return x.postTerm(b, term{classControl, ""}, it.Index)
+	}
+	return nil
+}
+
+// kindSpace is the first word of a kind with its dot: "access.".
+func kindSpace(kind string) string {
+	return kind[:strings.IndexByte(kind, '.')+1]
+}
+
+func (x *Index) postTerm(b *pebble.Batch, t term, index uint64) error {
+	r, err := x.run(b, t, index)
+	if err != nil {
+		return err
+	}
+	if len(r.value) > 0 && r.last == index {
+		return nil // an object in two roles
+	}
+	r.last = index
+	r.value = append(r.value, byte(index))
+	return nil
+}
+
+func (x *Index) place(b *pebble.Batch, stream string, seq, index uint64) error {
+	r, err := x.run(b, term{classPlace, stream}, seq)
+	if err != nil {
+		return err
+	}
+	r.value = append(r.value, byte(seq))
+	r.value = binary.BigEndian.AppendUint64(r.value, index)
+	return nil
+}
+
+// run gives the run of a term for the window that n is in. The run of another
+// window is written first.
+func (x *Index) run(b *pebble.Batch, t term, n uint64) (*run, error) {
+	f := &x.fold
+	r := f.postings[t]
+	switch {
+	case r == nil:
+		if last := len(f.free) - 1; last >= 0 {
+			r, f.free = f.free[last], f.free[:last]
+		} else {
+			r = new(run)
+		}
+		f.postings[t] = r
+	case r.window != n>>windowBits:
+		if err := b.Merge(windowKey(t.class, t.name, r.window<<windowBits), r.value, nil); err != nil {
+			return nil, err
+		}
+		r.value = r.value[:0]
+	}
+	r.window = n >> windowBits
+	return r, nil
+}

@@ -1,0 +1,277 @@
+// Package index finds entries of the log: by event hash, by place in a stream,
+// by name and time; and keeps the state of every stream and migration.
+//
+// It is a follower: a fold over the order of entries, kept in Pebble with a
+// cursor that says how many entries are folded in. It is never a source of
+// truth. Whoever deletes its directory loses nothing but the time to follow
+// the order again; a damaged or foreign index is removed when it is opened.
+//
+// There is no write-ahead log. Each Apply is one batch that moves the cursor
+// too, and Pebble writes batches out in order, so a crash leaves the state
+// after some earlier Apply, from which the follower goes on.
+//
+// What is stored is a function of the entries alone, not of how they were cut
+// into batches: see keys.go. So a check is simple: fold the order into a fresh
+// index and compare all keys and values of the two ([Index.NewCheck]).
+//
+// It trusts the order: that entries were checked when they were placed, and
+// that received never decreases. It does not trust its own disk: blocks are
+// checksummed, and every answer to a search is compared with the entry.
+package index
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pipe-roll/piperoll/log"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrBroken means that the index's files are damaged or disagree with the
+	// log. It answers nothing more; the next Open removes it and starts afresh.
+	ErrBroken = errors.New("index is broken: it is rebuilt when it is opened next")
+	// ErrClosed means that the index was closed.
+	ErrClosed = errors.New("index is closed")
+	// ErrLocked means that another process, or another Index, has the directory.
+	ErrLocked = errors.New("index is in use")
+	// ErrOrder means that items do not go on where the index stands.
+	ErrOrder = errors.New("items do not follow the cursor")
+	// ErrQuery means that a query can have no answer, whatever the log holds.
+	ErrQuery = errors.New("malformed query")
+)
+
+// An Item is an entry at its place in the order.
+type Item struct {
+	Index uint64
+	Entry log.Entry
+	Hash  log.Hash // [log.Event.Hash] of Entry.Event
+	// Payload holds the payload bytes of a stream.open or migration.open. It may
+	// be nil for all other kinds: the index reads no other.
+	Payload []byte
+}
+
+// An Index is an open index. All methods may be called concurrently.
+type Index struct {
+	dir    string
+	origin string
+	logger *slog.Logger
+	db     *pebble.DB
+	lock   *pebble.Lock
+
+	cursor atomic.Uint64 // entries followed
+
+	life   sync.RWMutex // held for reading while db is used
+	closed bool
+
+	mu     sync.Mutex
+	moved  chan struct{} // closed and replaced when cursor moves or broken is set
+	broken error
+
+	writer sync.Mutex // one Apply at a time
+	fold   fold       // guarded by writer
+}
+
+// Open opens the index in c.Dir, or makes an empty one. A directory whose index
+// is damaged, of another version or of another origin is emptied of index
+// files, and following starts at entry 0. [ErrLocked] if it is in use. Errors
+// of the operating system, such as a full disk, are returned and remove nothing.
+func Open(c Config) (*Index, error) {
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	x := &Index{dir: c.Dir, origin: c.Origin, logger: c.Logger, moved: make(chan struct{})}
+	x.fold.reset()
+	if err := x.open(c); err != nil {
+		return nil, fmt.Errorf("open index %s: %w", c.Dir, err)
+	}
+	x.logger.Debug("opened index", "origin", x.origin, "index", x.Cursor())
+	return x, nil
+}
+
+// Cursor gives the number of entries followed: those below it are found.
+func (x *Index) Cursor() uint64 { return x.cursor.Load() }
+
+// Apply folds in the next entries, all or none. They are contiguous from
+// Cursor, else [ErrOrder], and readable when it returns; durable some time later.
+func (x *Index) Apply(items []Item) error {
+	if len(items) == 0 {
+		return nil
+	}
+	x.writer.Lock()
+	defer x.writer.Unlock()
+	if err := x.enter(); err != nil {
+		return err
+	}
+	defer x.life.RUnlock()
+	if err := x.apply(items); err != nil {
+		// The fold's caches may be ahead of what was stored.
+		x.fold.reset()
+		return fmt.Errorf("index entries from %d: %w", items[0].Index, x.judge(err))
+	}
+	return nil
+}
+
+func (x *Index) apply(items []Item) (err error) {
+	b := x.db.NewBatch()
+	defer func() { err = errors.Join(err, b.Close()) }()
+	cursor := x.Cursor()
+	for i := range items {
+		it := &items[i]
+		if it.Index != cursor {
+			return fmt.Errorf("%w: index %d, want %d", ErrOrder, it.Index, cursor)
+		}
+		if it.Entry.Event.Log != x.origin {
+			return fmt.Errorf("%w: entry %d is of log %q, want %q", ErrOrder, it.Index, it.Entry.Event.Log, x.origin)
+		}
+		if err := x.foldItem(b, it); err != nil {
+			return fmt.Errorf("entry %d: %w", it.Index, err)
+		}
+		cursor++
+	}
+	if err := x.fold.flush(b); err != nil {
+		return err
+	}
+	if err := b.Set([]byte{classCursor}, cursorValue(cursor, items[len(items)-1].Hash), nil); err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	x.fold.settle()
+	x.move(cursor)
+	return nil
+}
+
+// Wait returns when Cursor is size or more, or ctx ends, or the index breaks.
+func (x *Index) Wait(ctx context.Context, size uint64) error {
+	for {
+		x.mu.Lock()
+		moved, broken := x.moved, x.broken
+		x.mu.Unlock()
+		switch {
+		case broken != nil:
+			return broken
+		case x.Cursor() >= size:
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for index of size %d: %w", size, ctx.Err())
+		}
+	}
+}
+
+// Stats are figures for metrics.
+type Stats struct {
+	Cursor        uint64 // entries followed
+	DiskBytes     uint64 // size of the index's files
+	MemTableBytes uint64
+	CacheBytes    int64
+	Flushes       int64 // since Open
+	Compactions   int64 // since Open
+}
+
+// Stats gives the figures of now.
+func (x *Index) Stats() (Stats, error) {
+	if err := x.enter(); err != nil {
+		return Stats{}, err
+	}
+	defer x.life.RUnlock()
+	m := x.db.Metrics()
+	return Stats{
+		Cursor:        x.Cursor(),
+		DiskBytes:     m.DiskSpaceUsage(),
+		MemTableBytes: m.MemTable.Size,
+		CacheBytes:    m.BlockCache.Size,
+		Flushes:       m.Flush.Count,
+		Compactions:   m.Compact.Count,
+	}, nil
+}
+
+// Close writes out what is in memory and closes the index. Later calls get
+// [ErrClosed]; waiters too.
+func (x *Index) Close() error {
+	x.life.Lock()
+	defer x.life.Unlock()
+	if x.closed {
+		return nil
+	}
+	x.closed = true
+	x.stop(ErrClosed)
+	// Without a flush the next start would follow again what is in memory.
+	return errors.Join(x.db.Flush(), x.db.Close(), x.lock.Close())
+}
+
+// enter holds the index open until life.RUnlock.
+func (x *Index) enter() error {
+	x.life.RLock()
+	x.mu.Lock()
+	err := x.broken
+	x.mu.Unlock()
+	if err != nil {
+		x.life.RUnlock()
+	}
+	return err
+}
+
+// move publishes the cursor and wakes all waiters.
+func (x *Index) move(cursor uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cursor.Store(cursor)
+	close(x.moved)
+	x.moved = make(chan struct{})
+}
+
+// stop makes every later call return err, and wakes all waiters. The first
+// reason stays.
+func (x *Index) stop(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.broken == nil {
+		x.broken = err
+		close(x.moved)
+		x.moved = make(chan struct{})
+	}
+}
+
+// judge latches the index if err shows that it is damaged. Answers from what is
+// left could be wrong by omission.
+func (x *Index) judge(err error) error {
+	if errors.Is(err, pebble.ErrCorruption) {
+		err = fmt.Errorf("%w: %w", ErrBroken, err)
+	}
+	if errors.Is(err, ErrBroken) {
+		x.condemn(err)
+	}
+	return err
+}
+
+// get gives a copy of a value, and whether there is one.
+func (x *Index) get(key []byte) ([]byte, bool, error) {
+	v, done, err := x.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	v = append([]byte(nil), v...)
+	return v, true, done.Close()
+}
+
+func cursorValue(cursor uint64, last log.Hash) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, cursor), last[:]...)
+}
+
+var _ io.Closer = (*Index)(nil)

@@ -1,0 +1,249 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pipe-roll/piperoll/log"
+)
+
+// A Config says where an index is. All fields without a default are needed.
+type Config struct {
+	Dir        string       // the index's own directory; made if it does not exist
+	Origin     string       // of the log
+	CacheBytes int64        // cache of blocks read; 0 is 32 MiB
+	Logger     *slog.Logger // for what happens in the background
+}
+
+const (
+	defaultCacheBytes = 32 << 20
+	memTableBytes     = 16 << 20 // up to three of them: one filled, two written out
+	openFilesMax      = 256
+	// The journal's commits share the disk. Dirty pages of the index's files
+	// are written in small pieces, so that no sync waits behind many of them.
+	syncPieceBytes = 128 << 10
+)
+
+// condemnedName is a file that tells the next Open to remove the index.
+const condemnedName = "BROKEN"
+
+func (c *Config) validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("no directory"))
+	}
+	if !log.ValidName(c.Origin) {
+		errs = append(errs, fmt.Errorf("origin %q is not a name", c.Origin))
+	}
+	if c.CacheBytes < 0 {
+		errs = append(errs, fmt.Errorf("cache of %d bytes", c.CacheBytes))
+	}
+	if c.Logger == nil {
+		errs = append(errs, errors.New("no logger"))
+	}
+	return errors.Join(errs...)
+}
+
+// open takes the lock, and opens the database or replaces it by an empty one.
+// Nothing is removed before the lock is held.
+func (x *Index) open(c Config) error {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := pebble.LockDirectory(c.Dir, vfs.Default)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	x.lock = lock
+	err = x.openKept(c)
+	if err != nil && !fromSystem(err) {
+		x.logger.Warn("removed index: it will be rebuilt", "dir", c.Dir, "err", err)
+		if err = removeFiles(c.Dir); err == nil {
+			err = x.openDB(c)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, lock.Close())
+	}
+	return nil
+}
+
+// openKept opens what is there, unless it was condemned.
+func (x *Index) openKept(c Config) error {
+	switch _, err := os.Lstat(filepath.Join(c.Dir, condemnedName)); {
+	case err == nil:
+		return ErrBroken
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return x.openDB(c)
+}
+
+// openDB opens the database and reads its cursor. A panic in Pebble's reading
+// of files is damage like any other.
+func (x *Index) openDB(c Config) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrBroken, p)
+		}
+	}()
+	db, err := pebble.Open(c.Dir, x.options(c))
+	if err != nil {
+		return err
+	}
+	x.db = db
+	if err := x.readCursor(); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return nil
+}
+
+// readCursor reads the cursor of an index of our version and origin. An empty
+// database becomes one.
+func (x *Index) readCursor() error {
+	version, ok, err := x.get([]byte{classVersion})
+	if err != nil {
+		return err
+	}
+	want := formatVersion + x.origin
+	if !ok {
+		return x.db.Set([]byte{classVersion}, []byte(want), pebble.NoSync)
+	}
+	if string(version) != want {
+		return fmt.Errorf("%w: it is %q, want %q", ErrBroken, version, want)
+	}
+	cursor, _, err := x.lastFollowed()
+	if err != nil {
+		return err
+	}
+	x.cursor.Store(cursor)
+	return nil
+}
+
+// lastFollowed gives the stored cursor and the hash of the event before it.
+func (x *Index) lastFollowed() (cursor uint64, last log.Hash, err error) {
+	v, ok, err := x.get([]byte{classCursor})
+	if err != nil || !ok {
+		return 0, last, err
+	}
+	if len(v) != 8+len(last) {
+		return 0, last, fmt.Errorf("%w: cursor of %d bytes", ErrBroken, len(v))
+	}
+	copy(last[:], v[8:])
+	cursor, err = parseNumber(v[:8])
+	return cursor, last, err
+}
+
+func (x *Index) options(c Config) *pebble.Options {
+	if c.CacheBytes == 0 {
+		c.CacheBytes = defaultCacheBytes
+	}
+	o := &pebble.Options{
+		CacheSize:                   c.CacheBytes,
+		DisableWAL:                  true,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Lock:                        x.lock,
+		Logger:                      logger{x.logger},
+		BytesPerSync:                syncPieceBytes,
+		MemTableSize:                memTableBytes,
+		MemTableStopWritesThreshold: 3,
+		MaxOpenFiles:                openFilesMax,
+		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 1 },
+		EventListener: &pebble.EventListener{
+			BackgroundError: x.backgroundFailed,
+			DataCorruption:  func(i pebble.DataCorruptionInfo) { x.backgroundFailed(i.Details) },
+		},
+	}
+	// A retry is looked up by hash and mostly not there: the filters answer
+	// without reading a block.
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+// backgroundFailed hears of failed flushes and compactions. Pebble tries again
+// after errors of the system; damage it can only meet again.
+func (x *Index) backgroundFailed(err error) {
+	x.logger.Error("index work in the background failed", "dir", x.dir, "err", err)
+	if errors.Is(err, pebble.ErrCorruption) {
+		x.condemn(fmt.Errorf("%w: %w", ErrBroken, err))
+	}
+}
+
+// condemn stops the index and leaves word for the next Open.
+func (x *Index) condemn(err error) {
+	x.stop(err)
+	if werr := os.WriteFile(filepath.Join(x.dir, condemnedName), nil, 0o600); werr != nil {
+		x.logger.Error("index could not be marked as broken: remove its directory", "dir", x.dir, "err", werr)
+	}
+}
+
+// fromSystem says whether err is about the machine and not about the files'
+// content: then the index may be whole. A missing file is damage.
+func fromSystem(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && errno != syscall.ENOENT
+}
+
+// removeFiles removes an index's files and no others, so that a mistyped
+// directory in a configuration destroys nothing. The lock stays held.
+func removeFiles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Type().IsRegular() && isIndexFile(e.Name()) {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func isIndexFile(name string) bool {
+	for _, prefix := range []string{"MANIFEST-", "OPTIONS-", "CURRENT", "marker.", condemnedName} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	base, ext, _ := strings.Cut(name, ".")
+	switch ext {
+	case "sst", "log", "blob", "dbtmp":
+		return strings.Trim(base, "0123456789-") == "" || ext == "dbtmp"
+	}
+	return false
+}
+
+// A logger carries Pebble's words to slog.
+type logger struct{ to *slog.Logger }
+
+// Infof logs what is only of interest to whoever debugs Pebble.
+func (l logger) Infof(format string, args ...any) {
+	l.to.Debug("index storage reported", "text", fmt.Sprintf(format, args...))
+}
+
+// Errorf logs an error that Pebble handled.
+func (l logger) Errorf(format string, args ...any) {
+	l.to.Error("index storage reported an error", "text", fmt.Sprintf(format, args...))
+}
+
+// Fatalf must not return: Pebble cannot go on, mostly because it could not
+// write its manifest. The process ends; the log is whole, and the index goes
+// on from its last good state or is rebuilt.
+func (l logger) Fatalf(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	l.to.Error("index storage failed", "text", text)
+	panic("index: storage failed: " + text)
+}
