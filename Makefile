@@ -11,6 +11,8 @@ MAKEFLAGS   += --no-print-directory
 export GOTOOLCHAIN = local
 export GOFLAGS    ?= -buildvcs=false
 
+# stringsbuilder turns three short += into worse code.
+FIX        = go fix -stringsbuilder=false
 TOOL       = go tool -modfile=deploy/tools.mod
 # Tests whose names end in Nightly run for long with "make nightly" and nowhere else.
 NIGHTLY    = Nightly$$
@@ -45,16 +47,20 @@ $(SHARES):
 	echo "== $@: $$state, $$((SECONDS - start)) s"; [ $$state = ok ]
 
 do-fmt:
-	@test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)"
-	go fix -diff ./...
-	go mod tidy -diff
+	@bad=; \
+	test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" || bad="$$bad gofumpt"; \
+	$(FIX) -diff ./... || bad="$$bad fix"; \
+	go mod tidy -diff || bad="$$bad tidy"; \
+	if [ -n "$$bad" ]; then echo "not clean:$$bad; try make fix"; exit 1; fi
 
 do-lint:
-	go vet ./...
-	$(TOOL) staticcheck -checks all ./...
-	$(TOOL) errcheck ./...
-	$(TOOL) nilness ./...
-	@test -z "$$($(TOOL) deadcode -test ./... | tee /dev/stderr)"
+	@bad=; \
+	go vet ./... || bad="$$bad vet"; \
+	$(TOOL) staticcheck -checks all ./... || bad="$$bad staticcheck"; \
+	$(TOOL) errcheck ./... || bad="$$bad errcheck"; \
+	$(TOOL) nilness ./... || bad="$$bad nilness"; \
+	test -z "$$($(TOOL) deadcode -test ./... | tee /dev/stderr)" || bad="$$bad deadcode"; \
+	if [ -n "$$bad" ]; then echo "not clean:$$bad"; exit 1; fi
 
 do-build: bin
 	go build ./...
@@ -155,7 +161,7 @@ do-nightly:
 
 fix:
 	$(TOOL) gofumpt -w .
-	go fix ./...
+	$(FIX) ./...
 	go mod tidy
 
 # Debian packages by the command that shows they are missing.

@@ -18,10 +18,10 @@ import (
 // our code and of our dependencies' code that is linked into it, without tests.
 const lineBudget = 10_000
 
-// allowed is what may be linked into the verifier besides the standard
+// mayLink is what may be linked into the verifier besides the standard
 // library: a package itself, or with "/..." at the end all below it too.
 // Nothing else of ours is pure, and nothing else of others is small.
-var allowed = []string{
+var mayLink = []string{
 	"github.com/pipe-roll/piperoll/cmd/verifier",
 	"github.com/pipe-roll/piperoll/log",
 	"github.com/pipe-roll/piperoll/witness",
@@ -31,16 +31,16 @@ var allowed = []string{
 	"filippo.io/mldsa/...",
 }
 
-// banned must not be linked, not even by the standard library: the verifier
+// mustNotLink must not be linked, not even by the standard library: the verifier
 // starts no process and reaches no network. ("net" itself comes with
 // crypto/x509, for its types; that is why imports of it are checked instead.)
-var banned = []string{"os/exec", "net/http", "crypto/tls", "net/rpc", "net/smtp", "plugin"}
+var mustNotLink = []string{"os/exec", "net/http", "crypto/tls", "net/rpc", "net/smtp", "plugin"}
 
-// platforms are those of the releases as far as their sources differ.
-var platforms = []string{"linux", "darwin", "windows"}
+// linkPlatforms are those of the releases as far as their sources differ.
+var linkPlatforms = []string{"linux", "darwin", "windows"}
 
-// A linked package is what go list tells of it.
-type linked struct {
+// A linkedPackage is what go list tells of it.
+type linkedPackage struct {
 	ImportPath string
 	Dir        string
 	Standard   bool
@@ -50,8 +50,8 @@ type linked struct {
 	Imports    []string
 }
 
-// list returns the packages that are linked into the command in a folder on a platform.
-func list(t *testing.T, goos, dir string) []linked {
+// listLinked returns the packages that are linked into the command in a folder on a platform.
+func listLinked(t *testing.T, goos, dir string) []linkedPackage {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,Standard,GoFiles,CgoFiles,SFiles,Imports", dir)
 	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH=amd64", "CGO_ENABLED=0")
@@ -61,9 +61,9 @@ func list(t *testing.T, goos, dir string) []linked {
 	if err != nil {
 		t.Fatalf("go list for %s: %v\n%s", goos, err, &stderr)
 	}
-	var all []linked
+	var all []linkedPackage
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p linked
+		var p linkedPackage
 		err := d.Decode(&p)
 		if errors.Is(err, io.EOF) {
 			return all
@@ -75,17 +75,17 @@ func list(t *testing.T, goos, dir string) []linked {
 	}
 }
 
-// faults says which of the packages must not be linked, and why.
-func faults(all []linked) []string {
+// linkFaults says which of the packages must not be linked, and why.
+func linkFaults(all []linkedPackage) []string {
 	var bad []string
 	for _, p := range all {
 		if p.Standard {
-			if slices.Contains(banned, p.ImportPath) {
+			if slices.Contains(mustNotLink, p.ImportPath) {
 				bad = append(bad, "links "+p.ImportPath)
 			}
 			continue
 		}
-		may := slices.ContainsFunc(allowed, func(a string) bool {
+		may := slices.ContainsFunc(mayLink, func(a string) bool {
 			below, deep := strings.CutSuffix(a, "/...")
 			return p.ImportPath == below || deep && strings.HasPrefix(p.ImportPath, below+"/")
 		})
@@ -104,9 +104,9 @@ func faults(all []linked) []string {
 	return bad
 }
 
-// count adds to lines how many each package outside the standard library has.
+// countLinked adds to lines how many each package outside the standard library has.
 // It opens the files here: the test cache sees only what the test itself opens.
-func count(t *testing.T, all []linked, lines map[string]int) {
+func countLinked(t *testing.T, all []linkedPackage, lines map[string]int) {
 	t.Helper()
 	for _, p := range all {
 		if p.Standard {
@@ -128,12 +128,12 @@ func count(t *testing.T, all []linked, lines map[string]int) {
 // allowed, listed in testdata/deps.txt and within the budget.
 func TestDeps(t *testing.T) {
 	lines := map[string]int{}
-	for _, goos := range platforms {
-		all := list(t, goos, ".")
-		for _, bad := range faults(all) {
+	for _, goos := range linkPlatforms {
+		all := listLinked(t, goos, ".")
+		for _, bad := range linkFaults(all) {
 			t.Errorf("on %s the verifier %s", goos, bad)
 		}
-		count(t, all, lines)
+		countLinked(t, all, lines)
 	}
 	var deps []string
 	total := 0
@@ -153,26 +153,26 @@ func TestDeps(t *testing.T) {
 	t.Logf("%d of %d lines: %v", total, lineBudget, lines)
 }
 
-// TestFaultsFind plants a package of each kind that must not be linked.
-func TestFaultsFind(t *testing.T) {
+// TestLinkFaults plants a package of each kind that must not be linked.
+func TestLinkFaults(t *testing.T) {
 	for _, tc := range []struct {
-		p    linked
+		p    linkedPackage
 		want string
 	}{
-		{linked{ImportPath: "os/exec", Standard: true}, "links os/exec"},
-		{linked{ImportPath: "net/http", Standard: true}, "links net/http"},
-		{linked{ImportPath: "crypto/tls", Standard: true}, "links crypto/tls"},
-		{linked{ImportPath: "github.com/pipe-roll/piperoll/log/reader"}, "links github.com/pipe-roll/piperoll/log/reader"},
-		{linked{ImportPath: "golang.org/x/mod/module"}, "links golang.org/x/mod/module"},
-		{linked{ImportPath: "filippo.io/mldsa2"}, "links filippo.io/mldsa2"},
-		{linked{ImportPath: "golang.org/x/mod/sumdb/note", Imports: []string{"net"}}, "golang.org/x/mod/sumdb/note imports net"},
-		{linked{ImportPath: "filippo.io/mldsa", SFiles: []string{"x.s"}}, "filippo.io/mldsa is not all Go"},
-		{linked{ImportPath: "filippo.io/mldsa/internal/x"}, ""},
-		{linked{ImportPath: "net", Standard: true}, ""},
-		{linked{ImportPath: "github.com/pipe-roll/piperoll/log"}, ""},
+		{linkedPackage{ImportPath: "os/exec", Standard: true}, "links os/exec"},
+		{linkedPackage{ImportPath: "net/http", Standard: true}, "links net/http"},
+		{linkedPackage{ImportPath: "crypto/tls", Standard: true}, "links crypto/tls"},
+		{linkedPackage{ImportPath: "github.com/pipe-roll/piperoll/log/reader"}, "links github.com/pipe-roll/piperoll/log/reader"},
+		{linkedPackage{ImportPath: "golang.org/x/mod/module"}, "links golang.org/x/mod/module"},
+		{linkedPackage{ImportPath: "filippo.io/mldsa2"}, "links filippo.io/mldsa2"},
+		{linkedPackage{ImportPath: "golang.org/x/mod/sumdb/note", Imports: []string{"net"}}, "golang.org/x/mod/sumdb/note imports net"},
+		{linkedPackage{ImportPath: "filippo.io/mldsa", SFiles: []string{"x.s"}}, "filippo.io/mldsa is not all Go"},
+		{linkedPackage{ImportPath: "filippo.io/mldsa/internal/x"}, ""},
+		{linkedPackage{ImportPath: "net", Standard: true}, ""},
+		{linkedPackage{ImportPath: "github.com/pipe-roll/piperoll/log"}, ""},
 	} {
-		if got := strings.Join(faults([]linked{tc.p}), "; "); got != tc.want {
-			t.Errorf("faults(%s) = %q, want %q", fmt.Sprint(tc.p.ImportPath), got, tc.want)
+		if got := strings.Join(linkFaults([]linkedPackage{tc.p}), "; "); got != tc.want {
+			t.Errorf("linkFaults(%s) = %q, want %q", fmt.Sprint(tc.p.ImportPath), got, tc.want)
 		}
 	}
 }

@@ -25,7 +25,7 @@ const (
 func checkFile(ctx context.Context, out io.Writer, root, file string, command []string) error {
 	r, err := readReport(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: %w; run make test and commit %s", errFailed, err, file)
+		return fmt.Errorf("%w: %w; run make test on a clean tree and commit pytest_results.json", errFailed, err)
 	}
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func checkFile(ctx context.Context, out io.Writer, root, file string, command []
 		show(out, "%s\n", p)
 	}
 	if len(problems) > 0 {
-		return fmt.Errorf("%s has %d problems; run make test on a clean tree and commit it: %w", file, len(problems), errFailed)
+		return fmt.Errorf("%s has %d problems; run make test on a clean tree and commit pytest_results.json: %w", file, len(problems), errFailed)
 	}
 	show(out, "%s: %d tests passed at %.12s; it holds all %d that go test lists, %d nightly ones apart\n",
 		file, r.Summary.Passed, r.Commit, len(listed), nightly)
