@@ -37,10 +37,10 @@
 //
 // A group is what one write puts on disk; it begins at a sector and is padded with zeros to the next:
 //
-//	 0  4  "PRG1"              16  8  index of first record     32  4  number of records
-//	 4  4  CRC of identity,    24  4  synced                    36  4  CRC of the record before
-//	       number (8), offset  28  4  bytes of records          40  4  CRC of the last record
-//	       (8), 8..63           8  8  epoch                     44 20  0
+//	0  4  "PRG1"              16  8  index of first record     32  4  number of records
+//	4  4  CRC of identity,    24  4  synced                    36  4  CRC of the record before
+//	      number (8), offset  28  4  bytes of records          40  4  CRC of the last record
+//	      (8), 8..63           8  8  epoch                     44 20  0
 //
 // "synced" is the offset in this segment up to which everything was synced when the group was written: its own offset,
 // or 0 for the first group of a segment that was written together with the header, and for what recovery copies. A

@@ -127,9 +127,9 @@ func (j *Journal) blankOpen(f disk.File, name string, off, length int64) error {
 func (j *Journal) settle(file uint64) error {
 	used := map[uint32]bool{}
 	slots := uint32(0)
-	// A record is in the segment of its key file or the next, or was copied to the one after by recovery.
+	// A record is in the segment of its key file or the next, or was copied on by a recovery, or by two.
 	for _, s := range j.where.segments() {
-		if s.number < file || s.number > file+2 {
+		if s.number < file || s.number > file+4 || s.end == 0 {
 			continue
 		}
 		t, err := j.tableOf(s)

@@ -57,6 +57,7 @@ type segmentHeader struct {
 	sizeBytes uint64 // of the file as prepared
 	prevEnd   uint64 // bytes used of the segment before; 0 in segment 0
 	synced    uint64 // offset up to which this segment was synced when the header was written
+	prev      uint64 // number of the segment before; those between, begun and never confirmed, are void
 	seed      uint32 // CRC of the last record of the segments before
 }
 
@@ -64,10 +65,10 @@ func (h segmentHeader) encode() []byte {
 	b := make([]byte, sectorBytes)
 	copy(b, segmentMagic)
 	copy(b[16:32], h.journal[:])
-	for i, v := range []uint64{h.number, h.epoch, h.first, h.sizeBytes, h.prevEnd, h.synced} {
+	for i, v := range []uint64{h.number, h.epoch, h.first, h.sizeBytes, h.prevEnd, h.synced, h.prev} {
 		binary.LittleEndian.PutUint64(b[32+8*i:], v)
 	}
-	binary.LittleEndian.PutUint32(b[80:], h.seed)
+	binary.LittleEndian.PutUint32(b[88:], h.seed)
 	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b[16:], castagnoli()))
 	return b
 }
@@ -81,7 +82,7 @@ func parseSegmentHeader(b []byte) (segmentHeader, error) {
 	u64 := func(off int) uint64 { return binary.LittleEndian.Uint64(b[off:]) }
 	h := segmentHeader{
 		number: u64(32), epoch: u64(40), first: u64(48), sizeBytes: u64(56), prevEnd: u64(64), synced: u64(72),
-		seed: binary.LittleEndian.Uint32(b[80:]),
+		prev: u64(80), seed: binary.LittleEndian.Uint32(b[88:]),
 	}
 	copy(h.journal[:], b[16:32])
 	if !bytes.Equal(h.encode(), b) {

@@ -240,8 +240,8 @@ func (j *Journal) roll(number uint64) (tail, error) {
 	delete(j.prepared, number)
 	t := j.tail
 	next := segment{
-		number: number, epoch: j.epoch, first: t.next(), sizeBytes: j.c.SegmentBytes, prevEnd: t.off, synced: sectorBytes,
-		seed: t.last, last: t.last,
+		number: number, epoch: j.epoch, first: t.next(), sizeBytes: j.c.SegmentBytes, prev: t.number, prevEnd: t.off,
+		synced: sectorBytes, seed: t.last, last: t.last,
 	}
 	return tail{segment: next, file: f, off: sectorBytes}, nil
 }

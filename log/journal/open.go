@@ -125,6 +125,12 @@ func Open(c Config) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal in %s: %w", c.Dir, err)
 	}
+	// A process that was killed may have left names that are not durable yet.
+	for _, dir := range []string{filepath.Dir(n.dir), n.dir, n.segments()} {
+		if err := c.FS.SyncDir(dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("sync %s: %w", dir, err), lock.Close())
+		}
+	}
 	j := newJournal(c, journal, lock)
 	if err := j.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal in %s: %w", c.Dir, err), j.abandon())
@@ -163,36 +169,32 @@ func (j *Journal) abandon() error {
 	return errors.Join(append(errs, j.lock.Close())...)
 }
 
-// begin opens the segment after the one that recovery sealed, in this order:
+// begin opens the segment with the given number behind the one that recovery found to be the last, in this order:
 //
-//	keys drawn anew and synced -> the doubtful group of the old tail copied and synced -> header written and synced
+//	keys drawn anew and synced -> stale header, if any, cleared and synced -> doubtful records copied and synced ->
+//	header written and synced -> mark written and synced -> the old tail is cut
 //
-// Until the header is durable the old tail is the tail, and the next recovery starts from the same place. The header
-// ends the old tail in front of the doubtful group, so what is left there of torn and copied groups is never parsed.
-func (j *Journal) begin(old segment, doubtful []byte, records int) error {
-	number := old.number + 1
+// Without the mark the next recovery starts from the old tail again, which is as it was. The header ends the old tail
+// in front of the doubtful group, so what is left there of torn and copied groups is never parsed.
+func (j *Journal) begin(number uint64, old segment, d doubtful) error {
 	f, err := j.spare(number)
 	if err != nil {
 		return fmt.Errorf("prepare segment %d: %w", number, err)
 	}
 	s := segment{
-		number: number, epoch: j.epoch, first: old.next(), sizeBytes: j.c.SegmentBytes, prevEnd: old.end,
+		number: number, epoch: j.epoch, first: old.next(), sizeBytes: j.c.SegmentBytes, prev: old.number, prevEnd: old.end,
 		synced: sectorBytes, seed: old.last, last: old.last,
 	}
-	t := tail{segment: s, file: f, off: sectorBytes}
 	j.where.sealed = append(j.where.sealed, old)
+	for void := old.number + 1; void < number; void++ {
+		j.where.sealed = append(j.where.sealed, segment{number: void, first: old.next()})
+	}
+	t := tail{segment: s, file: f, off: sectorBytes}
+	j.tail = t
 	var g group
-	if records > 0 {
-		j.tail = t // encode adds a segment header only when the number changes
-		g = j.encode(&t, []*Pending{{count: records, encoded: doubtful}})
-		// Nothing says that this group was synced until the header does.
-		h := groupHeader{epoch: j.epoch, first: s.first, length: uint32(g.bytes), count: uint32(g.records), seed: s.seed, last: t.last}
-		h.put(j.group, j.id, number, sectorBytes)
-		if _, err := f.WriteAt(j.group, sectorBytes); err != nil {
-			return fmt.Errorf("copy the last group: %w", err)
-		}
-		if err := f.Sync(); err != nil {
-			return fmt.Errorf("sync the copy of the last group: %w", err)
+	if d.records > 0 {
+		if g, err = j.copyDoubtful(&t, d); err != nil {
+			return err
 		}
 	}
 	t.synced, t.end = t.off, t.off
@@ -207,7 +209,24 @@ func (j *Journal) begin(old segment, doubtful []byte, records int) error {
 	j.next, j.placeSegment, j.placeOff = t.next(), number, t.off
 	j.drawFile = number
 	j.size.Store(t.next())
-	return nil
+	j.mark()
+	return j.Err()
+}
+
+// copyDoubtful writes the doubtful records as the first group of t.
+func (j *Journal) copyDoubtful(t *tail, d doubtful) (group, error) {
+	h := groupHeader{epoch: j.epoch, first: t.first, count: uint32(d.records), seed: t.seed}
+	g := j.encode(t, []*Pending{{count: d.records, encoded: d.bytes}})
+	// Nothing says yet that anything in this segment was synced.
+	h.length, h.last = uint32(g.bytes), t.last
+	h.put(j.group, j.id, t.number, sectorBytes)
+	if _, err := t.file.WriteAt(j.group, sectorBytes); err != nil {
+		return group{}, fmt.Errorf("copy the last group: %w", err)
+	}
+	if err := t.file.Sync(); err != nil {
+		return group{}, fmt.Errorf("sync the copy of the last group: %w", err)
+	}
+	return g, nil
 }
 
 // spare takes the segment file that was prepared before the crash, with new keys, or prepares one.
@@ -230,7 +249,7 @@ func (j *Journal) spare(number uint64) (disk.File, error) {
 			return nil, err
 		}
 		j.keys[number], j.preparedTo = keys, number
-		return j.c.FS.Open(j.names.segment(number))
+		return j.openSpare(number)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -240,6 +259,26 @@ func (j *Journal) spare(number uint64) (disk.File, error) {
 	}
 	f := j.prepared[number]
 	delete(j.prepared, number)
+	return f, nil
+}
+
+// openSpare opens a segment file, and clears the header of an opening that crashed before it had confirmed it.
+func (j *Journal) openSpare(number uint64) (disk.File, error) {
+	_, err := j.readHeader(number)
+	stale := err == nil
+	if err != nil && !errors.Is(err, errBad) {
+		return nil, err
+	}
+	f, err := j.c.FS.Open(j.names.segment(number))
+	if err != nil || !stale {
+		return f, err
+	}
+	if _, err = f.WriteAt(make([]byte, sectorBytes), 0); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	return f, nil
 }
 

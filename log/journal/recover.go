@@ -10,91 +10,154 @@ import (
 	"github.com/pipe-roll/piperoll/log/disk"
 )
 
-// recover finds the end of the journal and opens a new segment behind it. Only the last segment is read.
+// recovery is the end of the journal as far as it is understood.
+type recovery struct {
+	base  segment // the last segment that counts, without the doubtful records
+	table table   // of base
+	doubt doubtful
+	kept  uint64 // the highest number of a segment that has something to keep
+}
+
+// next is the index after the last record.
+func (r recovery) next() uint64 { return r.base.next() + uint64(r.doubt.records) }
+
+// doubtful are the records of a last group, or two, of which nothing says that they were synced.
+type doubtful struct {
+	bytes   []byte
+	records int
+	last    uint32 // CRC of the last one
+}
+
+// recover finds the end of the journal and opens a new segment behind it. Only the last segment is read, or the last
+// two, if the last one has but one group.
 func (j *Journal) recover() error {
-	last, spares, err := j.readHeaders()
+	headers, err := j.readHeaders()
 	if err != nil {
 		return err
 	}
-	s, doubt, err := j.readTail(&last)
+	top := len(headers) - 1
+	for top >= 0 && headers[top] == nil {
+		top--
+	}
+	if top < 0 {
+		return j.badHeader(0)
+	}
+	r, err := j.resolve(headers, top)
 	if err != nil {
 		return err
 	}
-	if err := j.refuseLaterGroups(last, spares); err != nil {
+	if err := j.refuseLaterGroups(r, headers); err != nil {
 		return err
 	}
-	if last.next() < j.c.AtLeast {
+	if r.next() < j.c.AtLeast {
 		return fmt.Errorf("%w: %s: valid records end at offset %d with record %d, but %d are known to have been durable: restore it from a backup or mirror",
-			ErrCorrupt, j.names.segment(last.number), last.end, last.next(), j.c.AtLeast)
+			ErrCorrupt, j.names.segment(r.kept), r.base.end, r.next(), j.c.AtLeast)
 	}
-	if j.epoch, err = j.newEpoch(last.epoch); err != nil {
+	if j.where.sealed, err = j.sealedBefore(headers, r.base.number); err != nil {
 		return err
 	}
-	var doubtful []byte
-	if doubt.records > 0 && !j.c.bugs.noCopy {
-		// The last group may be in the page cache only, after a sync that failed. It cannot be synced again (its pages
-		// count as clean), and must not be rewritten in place (a crash could tear what was durable): it is copied.
-		doubtful = doubt.bytes
-		last.end, last.count, last.last = doubt.at, last.count-uint64(doubt.records), doubt.seed
-		s.table.offsets = s.table.offsets[:last.count]
-		s.table.refs = s.table.refs[:len(s.table.refs)-doubt.refs]
-	} else {
-		doubt.records = 0
-	}
-	if err := j.begin(last, doubtful, doubt.records); err != nil {
+	if j.epoch, err = j.newEpoch(r.base.epoch); err != nil {
 		return err
 	}
-	j.where.remember(last.number, &s.table)
-	j.chores = append(j.chores, chore{last, s.table})
+	if err := j.begin(r.kept+1, r.base, r.doubt); err != nil {
+		return err
+	}
+	j.where.remember(r.base.number, &r.table)
+	j.chores = append(j.chores, chore{r.base, r.table})
 	// Keys that crashed runs drew and no record uses are destroyed, with the files that they sealed.
-	for n := last.number; n+5 > last.number && n <= last.number; n-- {
-		j.unsettled = append(j.unsettled, n)
+	for n := r.kept + 1; n > 0 && n+5 > r.kept; n-- {
+		j.unsettled = append(j.unsettled, n-1)
 	}
-	j.c.Logger.Info("opened journal", "size", j.Size(), "segment", last.number+1, "copied", doubt.records)
+	j.c.Logger.Info("opened journal", "size", j.Size(), "segment", r.kept+1, "copied", r.doubt.records)
 	return nil
 }
 
-// readHeaders reads the headers of all segments. It returns the last one that was begun, and the numbers of those
-// behind it.
-func (j *Journal) readHeaders() (last segment, spares []uint64, err error) {
+// readHeaders reads the headers of all segments; nil stands for one that is not valid.
+func (j *Journal) readHeaders() ([]*segmentHeader, error) {
 	numbers, err := segmentNumbers(j.c.FS, j.names)
 	if err != nil {
-		return last, nil, fmt.Errorf("list segments: %w", err)
+		return nil, fmt.Errorf("list segments: %w", err)
 	}
-	headers := make([]segmentHeader, len(numbers))
-	begun := 0
+	headers := make([]*segmentHeader, len(numbers))
 	for n, number := range numbers {
 		if number != uint64(n) {
-			return last, nil, fmt.Errorf("%w: %s is missing: restore it from a backup or mirror", ErrCorrupt, j.names.segment(uint64(n)))
+			return nil, fmt.Errorf("%w: %s is missing: restore it from a backup or mirror", ErrCorrupt, j.names.segment(uint64(n)))
 		}
 		h, err := j.readHeader(number)
-		if errors.Is(err, errBad) {
-			continue
-		} else if err != nil {
-			return last, nil, err
+		if err == nil {
+			headers[n] = &h
+		} else if !errors.Is(err, errBad) {
+			return nil, err
 		}
-		if headers[n] = h; begun != n {
-			return last, nil, j.badHeader(uint64(begun))
+	}
+	return headers, nil
+}
+
+// resolve tells where the journal ends if top is the last segment that was begun. A header is confirmed when a group
+// in its segment says that it was synced. One that is not may be in the page cache only, and must not be built upon:
+// then the journal ends in the segment before, and what only the unconfirmed one has is doubtful.
+func (j *Journal) resolve(headers []*segmentHeader, top int) (recovery, error) {
+	r, seen, err := j.readTail(headers[top].begun())
+	if err != nil || top == 0 || seen.confirmed {
+		return r, err
+	}
+	lower := top - 1
+	for lower > int(headers[top].prev) && headers[lower] == nil {
+		lower--
+	}
+	if headers[lower] == nil {
+		return r, j.badHeader(uint64(lower))
+	}
+	before, err := j.resolve(headers, lower)
+	switch {
+	case err != nil || before.next() >= r.next():
+		return before, err
+	case before.next() == seen.first && before.lastCRC() == seen.seed:
+		before.doubt.bytes = append(before.doubt.bytes, seen.all...)
+		before.doubt.records += seen.records
+	case before.base.next() == seen.first && before.base.last == seen.seed:
+		before.doubt = doubtful{bytes: seen.all, records: seen.records}
+	default:
+		return r, fmt.Errorf("%w: %s ends with record %d and does not fit the header of %s: restore both from one backup or mirror",
+			ErrCorrupt, j.names.segment(before.kept), before.next(), j.names.segment(uint64(top)))
+	}
+	before.doubt.last, before.kept = seen.last, uint64(top)
+	return before, nil
+}
+
+func (r recovery) lastCRC() uint32 {
+	if r.doubt.records > 0 {
+		return r.doubt.last
+	}
+	return r.base.last
+}
+
+// sealedBefore returns the segments in front of base, as the headers behind them say.
+func (j *Journal) sealedBefore(headers []*segmentHeader, base uint64) ([]segment, error) {
+	sealed := make([]segment, base)
+	for n := base; n > 0; {
+		after := headers[n]
+		if after.prev >= n || headers[after.prev] == nil {
+			return nil, j.badHeader(min(after.prev, n-1))
 		}
-		begun = n + 1
-	}
-	if begun == 0 {
-		return last, nil, j.badHeader(0)
-	}
-	for n, h := range headers[:begun-1] {
-		s, after := h.begun(), headers[n+1]
+		h := headers[after.prev]
+		for void := after.prev + 1; void < n; void++ {
+			sealed[void] = segment{number: void, first: after.first}
+		}
+		s := h.begun()
 		s.end, s.last, s.count = int64(after.prevEnd), after.seed, after.first-h.first
-		size, err := j.c.FS.Size(j.names.segment(h.number))
+		size, err := j.c.FS.Size(j.names.segment(s.number))
 		if err != nil {
-			return last, nil, err
+			return nil, err
 		}
-		if after.first < h.first || after.epoch < h.epoch || s.end < sectorBytes || s.end > size {
-			return last, nil, fmt.Errorf("%w: %s has %d bytes and does not fit the header of the next segment: restore both from one backup or mirror",
-				ErrCorrupt, j.names.segment(h.number), size)
+		if after.first < h.first || s.end < sectorBytes || s.end > size || s.end%sectorBytes != 0 {
+			return nil, fmt.Errorf("%w: %s has %d bytes and does not fit the header of %s: restore both from one backup or mirror",
+				ErrCorrupt, j.names.segment(s.number), size, j.names.segment(n))
 		}
-		j.where.sealed = append(j.where.sealed, s)
+		sealed[s.number] = s
+		n = s.number
 	}
-	return headers[begun-1].begun(), numbers[begun:], nil
+	return sealed, nil
 }
 
 func (j *Journal) badHeader(number uint64) error {
@@ -122,83 +185,100 @@ func (j *Journal) readHeader(number uint64) (segmentHeader, error) {
 	return h, nil
 }
 
-// doubtful is a last group of which nothing says that it was synced.
-type doubtful struct {
-	at      int64
-	bytes   []byte // its records
-	records int
-	refs    int
-	seed    uint32
+// glance is what resolve needs to know of a segment that may not count.
+type glance struct {
+	confirmed bool
+	first     uint64
+	seed      uint32
+	all       []byte // records of its one group, if it is not confirmed
+	records   int
+	last      uint32
 }
 
-// tailScan is what the scan of the last segment collects.
-type tailScan struct{ table table }
-
-// readTail walks the last segment to the end of its valid groups, and completes last. A bad group is torn by a crash
-// if nothing says that it was synced, else ErrCorrupt.
-func (j *Journal) readTail(last *segment) (ts tailScan, doubt doubtful, err error) {
-	name := j.names.segment(last.number)
+// readTail walks a segment to the end of its valid groups. A bad group is torn by a crash if nothing says that it was
+// synced, else ErrCorrupt.
+func (j *Journal) readTail(begun segment) (r recovery, seen glance, err error) {
+	name := j.names.segment(begun.number)
 	f, err := j.c.FS.Open(name)
 	if err != nil {
-		return ts, doubt, err
+		return r, seen, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	size, err := f.Size()
 	if err != nil {
-		return ts, doubt, err
+		return r, seen, err
 	}
 	keys := keyReader{j: j}
 	defer func() { err = errors.Join(err, keys.close()) }()
-	s := newScan(f, j.id, *last, size, keys.intact)
+	s := newScan(f, j.id, begun, size, keys.intact)
 	s.noCRC = j.c.bugs.noCRC
-	at, synced := s.end, last.synced
+	// The segment up to the last group, which nothing behind it says to have been synced.
+	r.base = s.segment
+	var lastGroup groupHeader
 	for {
-		at = s.end
-		seed, refs := s.last, len(ts.table.refs)
-		h, err := s.group(func(r record, off int64) error {
-			ts.table.add(r, off)
+		before := s.segment
+		h, err := s.group(func(rec record, off int64) error {
+			r.table.add(rec, off)
 			return nil
 		})
 		if errors.Is(err, errBad) {
 			break
 		} else if err != nil {
-			return ts, doubt, fmt.Errorf("scan segment %d: %w", last.number, err)
+			return r, seen, fmt.Errorf("scan segment %d: %w", begun.number, err)
 		}
-		if h.count > 0 {
-			doubt = doubtful{at: at, records: int(h.count), refs: len(ts.table.refs) - refs, seed: seed}
-		}
+		r.base, lastGroup = before, h
 	}
-	*last = s.segment
-	if s.end < synced {
-		return ts, doubt, fmt.Errorf("%w: %s: no valid group at offset %d, but its header says that %d bytes were synced: restore it from a backup or mirror",
-			ErrCorrupt, name, s.end, synced)
+	if err := j.refuseEvidence(s, name); err != nil {
+		return r, seen, err
 	}
-	if err := j.refuseEvidence(s, at, name); err != nil {
-		return ts, doubt, err
+	seen = glance{confirmed: s.maxSync >= sectorBytes, first: s.first, seed: s.seed, records: int(s.count), last: s.last}
+	if seen.confirmed && s.end < begun.synced {
+		return r, seen, fmt.Errorf("%w: %s: no valid group at offset %d, but its header says that %d bytes were synced: restore it from a backup or mirror",
+			ErrCorrupt, name, s.end, begun.synced)
 	}
-	if doubt.records > 0 && s.maxSync > doubt.at {
-		doubt = doubtful{}
+	r.kept = begun.number
+	if j.c.bugs.noCopy {
+		r.base = s.segment
+		return r, seen, nil
 	}
-	if doubt.records > 0 {
-		b, err := s.at(doubt.at, s.end-doubt.at)
-		if err != nil {
-			return ts, doubt, fmt.Errorf("read the last group: %w", err)
-		}
-		h, err := parseGroupHeader(b, j.id, s.number, doubt.at)
-		if err != nil {
-			return ts, doubt, fmt.Errorf("read the last group: %w", err)
-		}
-		doubt.bytes = bytes.Clone(b[groupHeaderBytes : groupHeaderBytes+int(h.length)])
+	if lastGroup.count == 0 {
+		return r, seen, nil
 	}
-	return ts, doubt, nil
+	// The last group may be in the page cache only, after a sync that failed. It cannot be synced again (its pages
+	// count as clean), and must not be rewritten in place (a crash could tear what was durable): it will be copied.
+	b, err := s.at(r.base.end+groupHeaderBytes, int64(lastGroup.length))
+	if err != nil {
+		return r, seen, fmt.Errorf("read the last group: %w", err)
+	}
+	r.doubt = doubtful{bytes: bytes.Clone(b), records: int(lastGroup.count), last: lastGroup.last}
+	seen.all = r.doubt.bytes
+	r.table.cut(int(r.base.count), b)
+	return r, seen, nil
 }
 
-// refuseEvidence fails if a header behind the bad group at offset at says that at was synced.
-func (j *Journal) refuseEvidence(s *scan, at int64, name string) error {
+// cut leaves out the records behind the first count, whose bytes are given.
+func (t *table) cut(count int, records []byte) {
+	t.offsets = t.offsets[:count]
+	refs := len(t.refs)
+	for len(records) > 0 {
+		r, size, err := decodeRecord(records)
+		if err != nil {
+			panic("journal: cut records that it did not parse")
+		}
+		if r.kind != kindPlain {
+			refs--
+		}
+		records = records[size:]
+	}
+	t.refs = t.refs[:refs]
+}
+
+// refuseEvidence fails if a header behind the end of the scan says that the end was synced.
+func (j *Journal) refuseEvidence(s *scan, name string) error {
 	if j.c.bugs.noEvidence {
 		return nil
 	}
-	later, err := s.evidence(at, func(h groupHeader) bool { return int64(h.synced) > at })
+	later, err := s.evidence(s.end, func(h groupHeader) bool { return int64(h.synced) > s.end })
 	if err != nil {
 		return fmt.Errorf("scan segment %d: %w", s.number, err)
 	}
@@ -206,39 +286,43 @@ func (j *Journal) refuseEvidence(s *scan, at int64, name string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s: bad group at offset %d, but the group at offset %d was written after it was synced: restore the file from a backup or mirror",
-		ErrCorrupt, name, at, later)
+		ErrCorrupt, name, s.end, later)
 }
 
-// refuseLaterGroups looks behind the last segment that was begun, where there may be the torn first group of the next
+// refuseLaterGroups looks behind the last segment that counts, where there may be the torn first group of the next
 // one, or what a crashed recovery copied there, but nothing else.
-func (j *Journal) refuseLaterGroups(last segment, spares []uint64) error {
+func (j *Journal) refuseLaterGroups(r recovery, headers []*segmentHeader) error {
 	if j.c.bugs.noEvidence {
 		return nil
 	}
-	for _, number := range spares {
-		name := j.names.segment(number)
-		f, err := j.c.FS.Open(name)
-		if err != nil {
-			return err
-		}
-		size, err := f.Size()
-		if err != nil {
-			return errors.Join(err, f.Close())
-		}
-		s := newScan(f, j.id, segment{number: number}, size, nil)
-		later, err := s.evidence(sectorBytes, func(h groupHeader) bool {
+	for number := r.kept + 1; number < uint64(len(headers)); number++ {
+		later, err := j.laterGroup(number, func(h groupHeader) bool {
 			// A header that was synced is damaged, or records in front of this group are missing.
-			return h.synced != 0 || h.epoch == last.epoch && h.first > last.next()
+			return headers[number] == nil && h.synced != 0 || h.epoch == r.base.epoch && h.first > r.next()
 		})
-		if err = errors.Join(err, f.Close()); err != nil {
+		if err != nil {
 			return fmt.Errorf("scan segment %d: %w", number, err)
 		}
 		if later != 0 {
 			return fmt.Errorf("%w: %s ends with record %d at offset %d, but %s has a later group at offset %d: restore both from one backup or mirror",
-				ErrCorrupt, j.names.segment(last.number), last.next(), last.end, name, later)
+				ErrCorrupt, j.names.segment(r.kept), r.next(), r.base.end, j.names.segment(number), later)
 		}
 	}
 	return nil
+}
+
+// laterGroup returns the offset of a group for which is holds in a segment that does not count, or 0.
+func (j *Journal) laterGroup(number uint64, is func(groupHeader) bool) (int64, error) {
+	f, err := j.c.FS.Open(j.names.segment(number))
+	if err != nil {
+		return 0, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return 0, errors.Join(err, f.Close())
+	}
+	later, err := newScan(f, j.id, segment{number: number}, size, nil).evidence(sectorBytes, is)
+	return later, errors.Join(err, f.Close())
 }
 
 // keyReader reads key slots, keeping one key file open.

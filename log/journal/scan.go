@@ -20,9 +20,10 @@ type segment struct {
 	first     uint64 // index of its first record
 	count     uint64 // records
 	sizeBytes int64  // as prepared
+	prev      uint64
 	prevEnd   int64
 	synced    int64 // what its header says was synced before the header
-	end       int64 // bytes used
+	end       int64 // bytes used; 0 if the segment is void
 	mark      int64 // end of the last mark, if nothing came after it
 	seed      uint32
 	last      uint32 // CRC of the last record, seed if there is none
@@ -31,20 +32,20 @@ type segment struct {
 // next is the index after the segment's last record.
 func (s segment) next() uint64 { return s.first + s.count }
 
-// marked tells whether something durable says that all groups of the segment were synced.
-func (s segment) marked() bool { return s.end == s.mark || s.end == s.synced }
+// marked tells whether a mark says that all groups of the segment were synced.
+func (s segment) marked() bool { return s.end == s.mark }
 
 func (s segment) header(journal id) segmentHeader {
 	return segmentHeader{
 		journal: journal, number: s.number, epoch: s.epoch, first: s.first, sizeBytes: uint64(s.sizeBytes),
-		prevEnd: uint64(s.prevEnd), synced: uint64(s.synced), seed: s.seed,
+		prev: s.prev, prevEnd: uint64(s.prevEnd), synced: uint64(s.synced), seed: s.seed,
 	}
 }
 
 // begun returns a segment that has only its header.
 func (h segmentHeader) begun() segment {
 	return segment{
-		number: h.number, epoch: h.epoch, first: h.first, sizeBytes: int64(h.sizeBytes), prevEnd: int64(h.prevEnd),
+		number: h.number, epoch: h.epoch, first: h.first, sizeBytes: int64(h.sizeBytes), prev: h.prev, prevEnd: int64(h.prevEnd),
 		synced: int64(h.synced), end: sectorBytes, seed: h.seed, last: h.seed,
 	}
 }
@@ -90,7 +91,7 @@ type scan struct {
 // be; nil means that they are not looked at.
 func newScan(f disk.File, journal id, s segment, limit int64, intact func(record) (bool, error)) *scan {
 	s.count, s.end, s.last = 0, sectorBytes, s.seed
-	return &scan{window: window{file: f, limit: limit}, journal: journal, segment: s, maxSync: s.synced, intact: intact}
+	return &scan{window: window{file: f, limit: limit}, journal: journal, segment: s, intact: intact}
 }
 
 // group reads the group at the end of what was scanned so far, and calls each with its records and their offsets. If
