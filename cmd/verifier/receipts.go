@@ -1,0 +1,167 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"hash"
+
+	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/witness"
+)
+
+// receiptsOpenMax bounds the receipts whose entries overlap: an honest log
+// gives one for each request, and each entry came in one request.
+const receiptsOpenMax = 16
+
+// receipts checks the receipts of a directory while its entries go by.
+type receipts struct {
+	v     *verification
+	audit *log.Audit
+	keys  []witness.Key
+	open  []*promise
+	kept  int // receipts whose entries are all in the tree
+	known map[uint64]bool
+}
+
+// A promise is a receipt that waits for its entries.
+type promise struct {
+	log.Receipt
+	next   uint64
+	leaves hash.Hash
+}
+
+func newReceipts(v *verification, audit *log.Audit) *receipts {
+	r := &receipts{v: v, audit: audit, known: make(map[uint64]bool)}
+	if v.policy != nil {
+		r.keys = v.policy.ReceiptKeys(v.opened.Checkpoint.Origin)
+	}
+	return r
+}
+
+// openReceipt tries the keys of the policy.
+func openReceipt(msg []byte, keys []witness.Key) (log.Receipt, error) {
+	if err := log.CheckNote(msg); err != nil {
+		return log.Receipt{}, err
+	}
+	err := fmt.Errorf("%w: receipt: the policy lists no receipt key of the log", log.ErrSignature)
+	for _, k := range keys {
+		var r log.Receipt
+		if r, err = log.OpenReceipt(msg, k); err == nil {
+			return r, nil
+		}
+	}
+	return log.Receipt{}, err
+}
+
+// read opens the receipt named for an index. nil: there is no more to do with it.
+func (r *receipts) read(first uint64) (*log.Receipt, error) {
+	msg, err := r.v.d.read(log.ExportReceipt, first)
+	if err != nil {
+		return nil, err
+	}
+	r.known[first] = true
+	if len(r.keys) == 0 {
+		r.v.f.Skip("integrity.receipt", "receipt %d: the policy lists no receipt key: add its line \"log ORIGIN/receipt+...\"", first)
+		return nil, nil
+	}
+	got, err := openReceipt(msg, r.keys)
+	switch promised, ok := r.audit.PromiseMS(); {
+	case err != nil:
+		r.v.f.Fail("integrity.receipt", "receipt %d: %v", first, err)
+		return nil, nil
+	case got.First != first:
+		r.v.f.Fail("integrity.receipt", "receipt %d is of entry %d", first, got.First)
+		return nil, nil
+	case ok && got.By != got.Received+promised:
+		r.v.f.Fail("integrity.receipt", "receipt %d promises a checkpoint %d ms after received, log.open promises %d", first, got.By-got.Received, promised)
+	}
+	return &got, nil
+}
+
+// step takes the next entry: receipts begin, go on and end with it.
+func (r *receipts) step(x *loaded) error {
+	if r.v.d.has(log.ExportReceipt, x.index) {
+		got, err := r.read(x.index)
+		if err != nil {
+			return err
+		}
+		if got != nil && len(r.open) == receiptsOpenMax {
+			r.v.f.Fail("integrity.receipt", "receipt %d: more than %d receipts overlap here", x.index, receiptsOpenMax)
+		} else if got != nil {
+			r.open = append(r.open, &promise{*got, got.First, sha256.New()})
+		}
+	}
+	waiting := r.open[:0]
+	for _, p := range r.open {
+		if !r.feed(p, x) {
+			waiting = append(waiting, p)
+		}
+	}
+	r.open = waiting
+	return nil
+}
+
+// feed gives a receipt its next entry, and says whether it is settled.
+func (r *receipts) feed(p *promise, x *loaded) bool {
+	if x.index != p.next || !x.proven {
+		r.partial(p.Receipt)
+		return true
+	}
+	if x.exhibit != nil && x.exhibit.Entry.Log.Received != p.Received {
+		r.v.f.Fail("integrity.receipt", "receipt %d says received %d, entry %d says %d", p.First, p.Received, x.index, x.exhibit.Entry.Log.Received)
+	}
+	p.leaves.Write(x.leaf[:])
+	p.next++
+	if p.next-p.First < p.Count {
+		return false
+	}
+	if log.Hash(p.leaves.Sum(nil)) != p.Leaves {
+		r.v.f.Fail("integrity.receipt", "CONVICTED: the log's receipt promises other entries at %d to %d than are in its tree", p.First, p.next-1)
+		return true
+	}
+	r.kept++
+	return true
+}
+
+// partial says what a receipt shows whose entries are not all at hand.
+func (r *receipts) partial(p log.Receipt) {
+	if reason := broken(p, r.v.opened); reason != "" {
+		r.v.f.Fail("integrity.receipt", "%s", reason)
+		return
+	}
+	r.v.f.Skip("complete.receipt", "receipt %d: not all of its %d entries are at hand", p.First, p.Count)
+}
+
+// broken says how a checkpoint breaks a promise by being too small too late,
+// by the time of witnesses; "" if it does not.
+func broken(p log.Receipt, o witness.Opened) string {
+	if last := p.First + p.Count - 1; o.Time == 0 || o.Checkpoint.Size > last || o.Time*1000 <= p.By {
+		return ""
+	}
+	return fmt.Sprintf("CONVICTED: the log promised entry %d by %s; its tree had size %d when a quorum of witnesses saw it at %s",
+		p.First+p.Count-1, utc(p.By/1000), o.Checkpoint.Size, utc(o.Time))
+}
+
+// finish settles the receipts that no entry has settled.
+func (r *receipts) finish() error {
+	for _, p := range r.open {
+		r.partial(p.Receipt)
+	}
+	all := r.v.d.numbers[log.ExportReceipt]
+	for _, first := range all {
+		if r.known[first] {
+			continue
+		}
+		got, err := r.read(first)
+		if err != nil {
+			return err
+		}
+		if got != nil {
+			r.partial(*got)
+		}
+	}
+	if len(all) > 0 {
+		r.v.f.Pass("integrity.receipt", "%d of %d receipts: all their entries are in the tree as promised", r.kept, len(all))
+	}
+	return nil
+}
