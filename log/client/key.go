@@ -49,8 +49,9 @@ func WriteKeyFile(path, name string, key ed25519.PrivateKey) (err error) {
 	if err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
-	// A vkey is NAME+HASH+BASE64(0x01 || public key).
-	text := "PRIVATE+KEY+" + vkey[:strings.LastIndexByte(vkey, '+')+1] +
+	// A vkey is NAME+HASH+BASE64(0x01 || public key). The base64 can hold a plus sign too.
+	parts := strings.SplitN(vkey, "+", 3)
+	text := "PRIVATE+KEY+" + parts[0] + "+" + parts[1] + "+" +
 		base64.StdEncoding.EncodeToString(append([]byte{1}, key.Seed()...)) + "\n"
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
