@@ -40,8 +40,7 @@ type state struct {
 	next         uint64 // index of the next entry
 	lastControl  uint64
 	lastReceived uint64 // Unix milliseconds
-	start        time.Time
-	startMS      uint64
+	startMS      uint64 // wall clock when Elapsed was 0
 	streams      map[string]*streamState
 	migrations   map[string]*migrationState
 	evictAt      uint64 // the next index at which evict looks again
@@ -58,10 +57,9 @@ type migrationState struct {
 }
 
 func newState(c *Config) state {
-	now := c.Now()
 	return state{
 		c: c, next: c.Next, lastControl: c.LastControl, lastReceived: c.LastReceived,
-		start: now, startMS: uint64(now.UnixMilli()),
+		startMS:    uint64(c.Now().Add(-c.Elapsed()).UnixMilli()),
 		streams:    make(map[string]*streamState),
 		migrations: make(map[string]*migrationState),
 	}
@@ -338,9 +336,8 @@ const clockSlack = 2 * time.Second
 // was set while the log ran is not believed (see FORMAT.md, and the order of
 // entries does not depend on it).
 func (s *state) clock() (uint64, error) {
-	now := s.c.Now()
-	ms, elapsed := uint64(now.UnixMilli()), now.Sub(s.start)
-	want := s.startMS + uint64(elapsed.Milliseconds())
+	ms := uint64(s.c.Now().UnixMilli())
+	want := s.startMS + uint64(s.c.Elapsed().Milliseconds())
 	slack := uint64(clockSlack.Milliseconds())
 	if ms > want+slack || ms+slack < want {
 		return 0, fmt.Errorf("%w: the clock was set by %d ms while the log ran: restart it when the clock is right", errFatal, int64(ms)-int64(want))

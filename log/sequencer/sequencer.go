@@ -90,8 +90,10 @@ type Config struct {
 	QueueRequests int
 	// StreamsInMemory bounds the stream states kept in memory. Default 100,000.
 	StreamsInMemory int
-	// Now is the clock; default time.Now. Tests that must jump set it.
+	// Now is the wall clock; default time.Now. Tests that must jump set it.
 	Now func() time.Time
+	// Elapsed is the monotonic clock; default the time since New.
+	Elapsed func() time.Duration
 }
 
 const (
@@ -177,6 +179,10 @@ func New(c Config) *Sequencer {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Elapsed == nil {
+		start := time.Now()
+		c.Elapsed = func() time.Duration { return time.Since(start) }
 	}
 	s := &Sequencer{
 		c:           c,

@@ -1,0 +1,734 @@
+package sequencer
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/disk"
+	"github.com/pipe-roll/piperoll/log/index"
+	"github.com/pipe-roll/piperoll/log/journal"
+)
+
+const origin = "log.example/sequencer"
+
+// A world is a sequencer on a real journal and a real index.
+type world struct {
+	t       *testing.T
+	seq     *Sequencer
+	journal *slowJournal
+	index   *index.Index
+	control *control
+	stop    func()
+	ended   chan struct{}
+
+	mu    sync.Mutex
+	clock func() time.Time
+}
+
+// slowJournal is a journal whose acknowledgements can be held back or fail.
+type slowJournal struct {
+	*journal.Journal
+	mu   sync.Mutex
+	hold chan struct{} // if not nil, acknowledgements wait for its closing
+	err  error         // of Enqueue
+	fail error         // of acknowledgements
+	off  uint64        // added to First
+}
+
+type slowPending struct {
+	Pending
+	done chan struct{}
+	err  error
+	off  uint64
+}
+
+func (p slowPending) Done() <-chan struct{} { return p.done }
+func (p slowPending) First() uint64         { return p.Pending.First() + p.off }
+func (p slowPending) Err() error {
+	if p.err != nil {
+		return p.err
+	}
+	return p.Pending.Err()
+}
+
+func (j *slowJournal) Enqueue(records []log.Record) (Pending, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err != nil {
+		return nil, j.err
+	}
+	p, err := j.Journal.Enqueue(records)
+	if err != nil {
+		return nil, err
+	}
+	slow := slowPending{Pending: p, done: make(chan struct{}), err: j.fail, off: j.off}
+	hold := j.hold
+	go func() {
+		<-p.Done()
+		if hold != nil {
+			<-hold
+		}
+		close(slow.done)
+	}()
+	return slow, nil
+}
+
+// control is a fold of keys alone.
+type control struct {
+	mu   sync.Mutex
+	keys log.Keyring
+	err  error
+}
+
+func (c *control) Apply(i uint64, e log.Entry, payload []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Join(c.err, c.keys.Apply(i, e, payload))
+}
+
+func (c *control) KeyValid(key log.Hash, principal string, i uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys.Valid(key, principal, i)
+}
+
+func newWorld(t *testing.T, change func(*Config)) *world {
+	t.Helper()
+	dir := t.TempDir()
+	logger := slog.New(slog.DiscardHandler)
+	j, err := journal.Create(journal.Config{Dir: filepath.Join(dir, "journal"), FS: disk.OS(), Logger: logger, SegmentBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := index.Open(index.Config{Dir: filepath.Join(dir, "index"), Origin: origin, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, journal: &slowJournal{Journal: j}, index: x, control: &control{}, clock: time.Now}
+	c := Config{
+		Origin: origin, Journal: w.journal, Index: x, Control: w.control, Logger: logger,
+		Now: func() time.Time {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.clock()
+		},
+	}
+	if change != nil {
+		change(&c)
+	}
+	w.seq = New(c)
+	ctx, stop := context.WithCancel(t.Context())
+	w.stop, w.ended = stop, make(chan struct{})
+	following := make(chan struct{})
+	go func() { defer close(w.ended); _ = w.seq.Run(ctx) }()
+	followCtx, stopFollow := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { defer close(following); _ = x.Follow(followCtx, j) }()
+	t.Cleanup(func() {
+		stop()
+		<-w.ended
+		stopFollow()
+		<-following
+		if err := errors.Join(x.Close(), j.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func (w *world) setClock(f func() time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clock = f
+}
+
+// A service is a principal with a key, and the head of one stream of its own.
+type service struct {
+	w      *world
+	name   string
+	key    ed25519.PrivateKey
+	stream log.Stream
+}
+
+func (w *world) service(name, stream string) *service {
+	w.t.Helper()
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s := &service{w: w, name: name, key: key, stream: log.NewStream(origin, stream)}
+	w.server("key.registered", log.KeyRegistered{Key: s.public(), Principal: name}.Marshal())
+	return s
+}
+
+func (s *service) public() log.PublicKey { return log.PublicKey(s.key.Public().(ed25519.PublicKey)) }
+
+func jsonPayload(b []byte) (*log.Ref, *log.Payload) {
+	p := &log.Payload{Bytes: b, Salt: [32]byte{1}}
+	return &log.Ref{Commitment: log.Commit(*p, log.JSONType), Type: log.JSONType}, p
+}
+
+// server records an event of the log itself.
+func (w *world) server(kind string, payload []byte) Result {
+	w.t.Helper()
+	ref, p := jsonPayload(payload)
+	r, err := w.seq.Submit(w.t.Context(), Request{
+		By: "admin", Auth: "token:1", ByLog: true, Payloads: []*log.Payload{p},
+		Events: []log.Event{{Actor: "admin", Kind: kind, Migration: "log", Stream: "log/test", Time: uint64(time.Now().UnixMilli()), Payload: ref}},
+	})
+	if err != nil {
+		w.t.Fatalf("Submit of %s: %v", kind, err)
+	}
+	return r
+}
+
+// request makes the next request of the stream: kinds with their payloads, signed.
+func (s *service) request(events ...any) Request {
+	r := Request{By: s.name, Auth: "token:2"}
+	hash := s.stream.Hash
+	for i := 0; i < len(events); i += 2 {
+		e := log.Event{
+			Actor: s.name, Kind: events[i].(string), Log: origin, Migration: strings.Split(s.stream.Name, "/")[0],
+			Stream: s.stream.Name, Seq: s.stream.Seq + uint64(i/2) + 1, Prev: hash, Time: uint64(time.Now().UnixMilli()),
+		}
+		var p *log.Payload
+		if b, _ := events[i+1].([]byte); b != nil {
+			e.Payload, p = jsonPayload(b)
+		}
+		hash = e.Hash()
+		r.Events, r.Payloads = append(r.Events, e), append(r.Payloads, p)
+	}
+	s.sign(&r)
+	return r
+}
+
+func (s *service) sign(r *Request) {
+	last := r.Events[len(r.Events)-1]
+	sig := log.Sign(s.key, log.TailText(origin, last.Stream, r.Events[0].Seq, last.Seq, last.Hash()))
+	r.Sig = &sig
+}
+
+func (s *service) opening() []byte {
+	return log.StreamOpen{Keys: []log.PublicKey{s.public()}, Mode: log.ModeSigned, Owner: s.name}.Marshal()
+}
+
+// must submits a request that fits, and moves the service's own head.
+func (s *service) must(r Request) Result {
+	s.w.t.Helper()
+	result, err := s.w.seq.Submit(s.w.t.Context(), r)
+	if err != nil {
+		s.w.t.Fatalf("Submit: %v", err)
+	}
+	last := r.Events[len(r.Events)-1]
+	s.stream.Seq, s.stream.Hash = last.Seq, last.Hash()
+	return result
+}
+
+// refused submits a request that does not fit, and checks that nothing of it is in the log.
+func (w *world) refused(r Request, want error) {
+	w.t.Helper()
+	before := w.journal.Size()
+	_, err := w.seq.Submit(w.t.Context(), r)
+	if !errors.Is(err, want) {
+		w.t.Errorf("Submit = %v, want %v", err, want)
+	}
+	if after := w.journal.Size(); after != before {
+		w.t.Errorf("a refused request left %d entries", after-before)
+	}
+}
+
+// check reads the whole order back: it parses, received never decreases, as_of
+// is exact, and every stream chains.
+func (w *world) check() {
+	w.t.Helper()
+	entries, err := w.journal.Entries(0, 1<<20, 1<<30)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	streams := map[string]*log.Stream{}
+	asOf, received := uint64(0), uint64(0)
+	for i, b := range entries {
+		e, err := log.ParseEntry(b)
+		if err != nil {
+			w.t.Fatalf("entry %d: %v", i, err)
+		}
+		if e.Log.AsOf != asOf || e.Log.Received < received {
+			w.t.Errorf("entry %d has as_of %d, received %d; want %d, at least %d", i, e.Log.AsOf, e.Log.Received, asOf, received)
+		}
+		if log.Control(e.Event.Kind) {
+			asOf = uint64(i)
+		}
+		received = e.Log.Received
+		st := streams[e.Event.Stream]
+		if st == nil {
+			fresh := log.NewStream(origin, e.Event.Stream)
+			st = &fresh
+			streams[e.Event.Stream] = st
+		}
+		if err := st.Check(e.Event, e.Log.By); err != nil {
+			w.t.Errorf("entry %d: %v", i, err)
+		}
+		st.Advance(e.Event, e.Event.Hash(), uint64(i), nil, e.Sig != nil)
+	}
+}
+
+func TestEventsGetTheirPlaces(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	first := crm.must(crm.request("stream.open", crm.opening(), "migration.extract", []byte(`{"rows":3}`)))
+	if first.First != 1 || len(first.Entries) != 2 || first.Duplicate {
+		t.Errorf("first request is at %d with %d entries", first.First, len(first.Entries))
+	}
+	if first.Entries[0].Sig != nil || first.Entries[1].Sig == nil {
+		t.Error("want the tail signature on the last event, and there alone")
+	}
+	for range 20 {
+		crm.must(crm.request("migration.load", []byte(`{}`)))
+	}
+	crm.must(crm.request("stream.close", nil))
+	w.refused(crm.request("migration.load", nil), log.ErrClosed)
+	w.check()
+}
+
+func TestWhatDoesNotFitIsRefusedAndLeavesNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	crm, erp := w.service("crm", "m1/customers"), w.service("erp", "m1/orders")
+	w.refused(crm.request("migration.load", nil), log.ErrOpen)
+	crm.must(crm.request("stream.open", crm.opening()))
+	erp.must(erp.request("stream.open", erp.opening()))
+
+	change := func(want error, f func(*Request)) {
+		t.Helper()
+		r := crm.request("migration.load", []byte(`{}`), "migration.load", []byte(`{}`))
+		f(&r)
+		w.refused(r, want)
+	}
+	change(log.ErrGap, func(r *Request) { r.Events[0].Seq, r.Events[1].Seq = 5, 6; crm.sign(r) })
+	change(log.ErrFork, func(r *Request) { r.Events[0].Prev = log.Hash{1}; crm.sign(r) })
+	change(log.ErrFork, func(r *Request) { r.Events[1].Prev = log.Hash{1}; crm.sign(r) })
+	change(log.ErrTail, func(r *Request) { r.Sig = nil })
+	change(log.ErrTail, func(r *Request) { r.Sig.Key = erp.public().ID() })
+	change(log.ErrOwner, func(r *Request) { r.By = "erp" })
+	change(log.ErrMalformed, func(r *Request) { r.Events[1].Log = "other" })
+	change(log.ErrMalformed, func(r *Request) { r.Events[1].Stream = "m1/orders" })
+	change(ErrClock, func(r *Request) { r.Events[1].Time += 6 * 60 * 1000; crm.sign(r) })
+	change(log.ErrOpen, func(r *Request) { r.Events[1].Kind = "stream.open" })
+	change(log.ErrTail, func(r *Request) { r.ByLog = true; r.Sig = nil }) // no downgrade
+	change(log.ErrMalformed, func(r *Request) {
+		for range 200 {
+			r.Events[0].Objects = append(r.Events[0].Objects, log.Object{Name: strings.Repeat("n", 128), Role: "r"})
+		}
+	})
+
+	other := w.service("crm2", "m1/new")
+	open := func(want error, payload []byte) {
+		t.Helper()
+		w.refused(other.request("stream.open", payload), want)
+	}
+	open(log.ErrMalformed, []byte(`{}`))
+	open(log.ErrOwner, log.StreamOpen{Keys: []log.PublicKey{other.public()}, Mode: log.ModeSigned, Owner: "crm"}.Marshal())
+	open(log.ErrTail, log.StreamOpen{Mode: log.ModeLogKept, Owner: "crm2"}.Marshal())
+	w.server("key.revoked", log.KeyRevoked{Key: other.public().ID()}.Marshal())
+	open(log.ErrKey, other.opening())
+	w.check()
+}
+
+func TestATailCoversARequestFromItsBeginning(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	crm.must(crm.request("stream.open", crm.opening()))
+	crm.must(crm.request("migration.load", nil))
+	if got := w.seq.state.streams["m1/customers"].TailFirst(); got != 3 {
+		t.Errorf("TailFirst = %d, want 3", got)
+	}
+}
+
+func TestARetryGetsTheSameResult(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	open := crm.request("stream.open", crm.opening(), "migration.start", nil)
+	first := crm.must(open)
+	load := crm.request("migration.load", []byte(`{}`))
+	crm.must(load)
+
+	again, err := w.seq.Submit(t.Context(), open)
+	if err != nil || !again.Duplicate || again.First != first.First || !slices.EqualFunc(again.Bytes, first.Bytes, slices.Equal) {
+		t.Errorf("retry = %+v, %v; want %+v", again, err, first)
+	}
+	// Events that were two requests are not one.
+	both := Request{By: "crm", Events: slices.Concat(open.Events, load.Events), Payloads: slices.Concat(open.Payloads, load.Payloads)}
+	time.Sleep(2 * time.Millisecond)
+	late := crm.request("migration.load", nil)
+	crm.must(late)
+	both.Events, both.Payloads = append(both.Events, late.Events...), append(both.Payloads, nil)
+	crm.sign(&both)
+	w.refused(both, ErrRetry)
+
+	// Another event in a place that is taken is a fork, whoever sends it.
+	fork := open
+	fork.Events = slices.Clone(open.Events)
+	fork.Events[1].Time++
+	w.refused(fork, log.ErrFork)
+	long := open
+	long.Events, long.Payloads = slices.Concat(open.Events, crm.request("x.new", nil).Events), append(slices.Clone(open.Payloads), nil)
+	long.Events[2].Seq = 99
+	w.refused(long, log.ErrFork)
+	open.By = "mallory"
+	w.refused(open, log.ErrOwner)
+	var head *HeadError
+	if _, err := w.seq.Submit(t.Context(), fork); !errors.As(err, &head) || head.Head.Seq != 4 {
+		t.Errorf("a fork tells no head: %v", err)
+	}
+	w.check()
+}
+
+func TestARetryInFlightWaitsForTheCommit(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	hold := make(chan struct{})
+	w.journal.mu.Lock()
+	w.journal.hold = hold
+	w.journal.mu.Unlock()
+	r := crm.request("stream.open", crm.opening())
+	results := make(chan Result, 2)
+	for range 2 {
+		go func() {
+			result, err := w.seq.Submit(t.Context(), r)
+			if err != nil {
+				t.Errorf("Submit: %v", err)
+			}
+			results <- result
+		}()
+	}
+	impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := w.seq.Submit(impatient, r); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("impatient retry = %v, want the deadline", err)
+	}
+	select {
+	case r := <-results:
+		t.Fatalf("acknowledged before it was durable: %+v", r)
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(hold)
+	a, b := <-results, <-results
+	if a.First != b.First || a.Duplicate == b.Duplicate || !slices.Equal(a.Bytes[0], b.Bytes[0]) {
+		t.Errorf("two sends of one event are at %d and %d", a.First, b.First)
+	}
+	w.check()
+}
+
+func TestOfTwoConcurrentEventsForOneSeqOneWins(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	crm.must(crm.request("stream.open", crm.opening()))
+	var won, lost int
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range 20 {
+		r := crm.request("x.n", fmt.Appendf(nil, "%d", i))
+		wg.Go(func() {
+			_, err := w.seq.Submit(t.Context(), r)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				won++
+			case errors.Is(err, log.ErrFork):
+				lost++
+			default:
+				t.Errorf("Submit = %v, want nil or a fork", err)
+			}
+		})
+	}
+	wg.Wait()
+	if won != 1 || lost != 19 {
+		t.Errorf("%d won, %d lost; want 1 and 19", won, lost)
+	}
+	w.check()
+}
+
+func TestLogKeptStreamsAreOpenedByTheLog(t *testing.T) {
+	w := newWorld(t, nil)
+	draft := func() Request {
+		ref, p := jsonPayload(log.StreamOpen{Mode: log.ModeLogKept, Owner: "curl"}.Marshal())
+		e := log.Event{Actor: "curl", Kind: "audit.note", Migration: "m1", Stream: "m1/curl", Time: uint64(time.Now().UnixMilli())}
+		open := e
+		open.Kind, open.Payload = "stream.open", ref
+		return Request{By: "curl", Auth: "token:3", ByLog: true, Events: []log.Event{e}, Payloads: []*log.Payload{nil}, Opening: &Opening{open, p}}
+	}
+	for i := range 3 {
+		r, err := w.seq.Submit(t.Context(), draft())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []int{2, 1, 1}[i]; len(r.Entries) != want || len(r.Payloads) != want {
+			t.Errorf("request %d made %d entries, want %d", i, len(r.Entries), want)
+		}
+		if r.Entries[0].Log.Attested != log.AttestedByLog {
+			t.Error("an entry of a log-kept stream is not attested by the log")
+		}
+	}
+	signed := w.service("curl", "m1/curl")
+	signed.stream.Seq = w.seq.state.streams["m1/curl"].Seq
+	signed.stream.Hash = w.seq.state.streams["m1/curl"].Hash
+	w.refused(signed.request("audit.note", nil), log.ErrTail)
+	w.check()
+}
+
+func TestMigrationsAreOpenedOnceAndClosedByTheirOwner(t *testing.T) {
+	w := newWorld(t, nil)
+	crm, erp, eve := w.service("crm", "m1/control"), w.service("erp", "m1/orders"), w.service("eve", "m1/evil")
+	opened := log.MigrationOpen{Streams: []log.StreamOwner{{Owner: "erp", Stream: "m1/orders"}}}
+	closed := log.MigrationClose{}.Marshal()
+	crm.must(crm.request("stream.open", crm.opening()))
+	w.refused(crm.request("migration.close", closed), log.ErrMigration)
+	w.refused(crm.request("migration.open", []byte(`{"streams":[{"owner":"x","stream":"m2/x"}],"v":1}`)), log.ErrMalformed)
+	w.refused(crm.request("migration.open", []byte(`{}`)), log.ErrMalformed)
+	crm.must(crm.request("migration.open", opened.Marshal()))
+	w.refused(crm.request("migration.open", opened.Marshal()), log.ErrMigration)
+	w.refused(eve.request("stream.open", eve.opening()), log.ErrMigration)
+	erp.must(erp.request("stream.open", erp.opening()))
+	w.refused(erp.request("migration.close", closed), log.ErrMigration)
+	w.refused(crm.request("migration.close", []byte(`{}`)), log.ErrMalformed)
+	crm.must(crm.request("migration.close", closed))
+	w.refused(erp.request("migration.load", nil), log.ErrMigration)
+	w.check()
+}
+
+func TestAuthorisationIsAskedAgainWhenAControlEntryCameBetween(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	crm.must(crm.request("stream.open", crm.opening()))
+	asked := 0
+	r := crm.request("migration.load", nil)
+	r.AsOf = w.seq.LastControl()
+	r.Authorize = func() error { asked++; return errors.New("token was revoked") }
+	late := crm.request("migration.load", nil)
+	late.AsOf, late.Authorize = r.AsOf, r.Authorize
+	crm.must(r)
+	if asked != 0 {
+		t.Error("asked again although nothing had changed")
+	}
+	w.server("key.registered", log.KeyRegistered{Key: log.PublicKey{9}, Principal: "x"}.Marshal())
+	before := w.journal.Size()
+	if _, err := w.seq.Submit(t.Context(), late); err == nil || asked != 1 || w.journal.Size() != before {
+		t.Errorf("Submit after a control entry = %v, asked %d times", err, asked)
+	}
+	w.check()
+}
+
+func TestTheQueueIsBounded(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.QueueRequests = 1 })
+	crm := w.service("crm", "m1/customers")
+	w.stop()
+	<-w.ended
+	if _, err := w.seq.Submit(t.Context(), crm.request("stream.open", crm.opening())); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("Submit after the end = %v, want read-only", err)
+	}
+
+	idle := New(w.seq.c) // nobody runs it
+	r := crm.request("stream.open", crm.opening())
+	gone, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { _, _ = idle.Submit(gone, r) }()
+	for idle.Queued() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := idle.Submit(t.Context(), r); !errors.Is(err, ErrBusy) {
+		t.Errorf("Submit to a full queue = %v, want busy", err)
+	}
+	// Whoever waits no longer gets no place; who is queued at the end is served.
+	cancel()
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	if err := idle.Run(ended); err != nil {
+		t.Error(err)
+	}
+	if w.journal.Size() != 1 {
+		t.Errorf("an abandoned request left entries: %d", w.journal.Size())
+	}
+}
+
+func TestAFailedJournalLatchesReadOnly(t *testing.T) {
+	broken := errors.New("input/output error")
+	for name, damage := range map[string]func(*world){
+		"acknowledgement": func(w *world) { w.journal.fail = broken },
+		"wrong place":     func(w *world) { w.journal.off = 7 },
+		"fold":            func(w *world) { w.control.err = broken },
+		"clock ahead": func(w *world) {
+			w.setClock(func() time.Time { return time.Now().Add(time.Hour) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			crm := w.service("crm", "m1/customers")
+			r := crm.request("stream.open", crm.opening())
+			w.journal.mu.Lock()
+			damage(w)
+			w.journal.mu.Unlock()
+			if name == "fold" {
+				ref, p := jsonPayload(log.KeyRegistered{Key: log.PublicKey{9}, Principal: "x"}.Marshal())
+				r = Request{By: "admin", Auth: "log", ByLog: true, Payloads: []*log.Payload{p}, Events: []log.Event{{Actor: "admin", Kind: "key.registered", Migration: "log", Stream: "log/keys", Payload: ref}}}
+			}
+			if _, err := w.seq.Submit(t.Context(), r); !errors.Is(err, ErrReadOnly) {
+				t.Errorf("Submit = %v, want read-only", err)
+			}
+			if w.seq.ReadOnly() == nil {
+				t.Error("the log is not read-only")
+			}
+			if _, err := w.seq.Submit(t.Context(), r); !errors.Is(err, ErrReadOnly) {
+				t.Errorf("second Submit = %v, want read-only", err)
+			}
+		})
+	}
+}
+
+func TestARetryOfAFailedCommitIsNotAcknowledged(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	hold := make(chan struct{})
+	w.journal.mu.Lock()
+	w.journal.hold, w.journal.fail = hold, errors.New("input/output error")
+	w.journal.mu.Unlock()
+	r := crm.request("stream.open", crm.opening())
+	errs := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := w.seq.Submit(t.Context(), r)
+			errs <- err
+		}()
+	}
+	time.Sleep(20 * time.Millisecond)
+	close(hold)
+	for range 2 {
+		if err := <-errs; !errors.Is(err, ErrReadOnly) {
+			t.Errorf("Submit = %v, want read-only", err)
+		}
+	}
+}
+
+func TestABusyJournalChangesNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	r := crm.request("stream.open", crm.opening())
+	w.journal.mu.Lock()
+	w.journal.err = ErrBusy
+	w.journal.mu.Unlock()
+	w.refused(r, ErrBusy)
+	w.journal.mu.Lock()
+	w.journal.err = nil
+	w.journal.mu.Unlock()
+	crm.must(r)
+	w.check()
+}
+
+func TestReceivedNeverGoesBack(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.LastReceived = uint64(time.Now().Add(time.Hour).UnixMilli()) })
+	crm := w.service("crm", "m1/customers")
+	crm.must(crm.request("stream.open", crm.opening()))
+	w.setClock(func() time.Time { return time.Now().Add(-time.Second) })
+	crm.must(crm.request("migration.load", nil))
+	w.check()
+}
+
+func TestHeadsSurviveEviction(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.StreamsInMemory = 4 })
+	var all []*service
+	for i := range 30 {
+		s := w.service(fmt.Sprintf("svc%d", i), fmt.Sprintf("m%d/s", i))
+		s.must(s.request("stream.open", s.opening()))
+		all = append(all, s)
+	}
+	if err := w.index.Wait(t.Context(), w.journal.Size()); err != nil {
+		t.Fatal(err)
+	}
+	for range 1100/len(all) + 2 { // past evictEvery
+		for _, s := range all {
+			s.must(s.request("x.n", nil))
+		}
+	}
+	if len(w.seq.state.streams) > 1100 {
+		t.Errorf("%d stream states in memory", len(w.seq.state.streams))
+	}
+	w.check()
+}
+
+// brokenIndex fails at one of its methods.
+type brokenIndex struct {
+	Index
+	at string
+}
+
+var errIndex = errors.New("index is broken")
+
+func (b brokenIndex) Stream(name string) (log.Stream, bool, error) {
+	if b.at == "stream" {
+		return log.Stream{}, false, errIndex
+	}
+	return b.Index.Stream(name)
+}
+
+func (b brokenIndex) Migration(name string) (log.Migration, bool, error) {
+	if b.at == "migration" {
+		return log.Migration{}, false, errIndex
+	}
+	return b.Index.Migration(name)
+}
+
+func (b brokenIndex) Wait(ctx context.Context, size uint64) error {
+	if b.at == "wait" {
+		return errIndex
+	}
+	return b.Index.Wait(ctx, size)
+}
+
+func (b brokenIndex) ByPlace(stream string, seq uint64) (uint64, bool, error) {
+	switch b.at {
+	case "place":
+		return 0, false, errIndex
+	case "nowhere":
+		return 0, false, nil
+	case "elsewhere":
+		return 1 << 40, true, nil
+	}
+	return b.Index.ByPlace(stream, seq)
+}
+
+func TestABrokenIndexRefusesRatherThanGuesses(t *testing.T) {
+	for _, at := range []string{"stream", "migration", "wait", "place", "nowhere", "elsewhere"} {
+		var broken *brokenIndex
+		w := newWorld(t, func(c *Config) {
+			broken = &brokenIndex{Index: c.Index}
+			c.Index = broken
+		})
+		crm := w.service("crm", "m1/customers")
+		r := crm.request("stream.open", crm.opening())
+		if at != "stream" && at != "migration" {
+			crm.must(r)
+		}
+		broken.at = at
+		if _, err := w.seq.Submit(t.Context(), r); err == nil {
+			t.Errorf("%s: Submit succeeded with a broken index", at)
+		}
+	}
+}
+
+func TestARequestWithoutEventsIsABug(t *testing.T) {
+	w := newWorld(t, nil)
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	_, _ = w.seq.Submit(t.Context(), Request{})
+}
