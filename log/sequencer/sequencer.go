@@ -220,6 +220,15 @@ func (s *Sequencer) Latch(reason error) {
 	}
 }
 
+// stopTaking refuses requests from now on: nothing is wrong, the log stops.
+func (s *Sequencer) stopTaking() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readOnly == nil {
+		s.readOnly = fmt.Errorf("%w: it is stopping", ErrReadOnly)
+	}
+}
+
 // Queued gives the number of requests that wait.
 func (s *Sequencer) Queued() int { return len(s.queue) }
 
@@ -232,7 +241,7 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		case j := <-s.queue:
 			s.serve(j)
 		case <-ctx.Done():
-			s.Latch(errors.New("the server is stopping"))
+			s.stopTaking()
 			for {
 				select {
 				case j := <-s.queue:

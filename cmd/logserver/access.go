@@ -1,0 +1,204 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pipe-roll/piperoll/log"
+)
+
+// A permission is something that a principal may be allowed to do. They are
+// coarse; this file is the one seam that a finer policy replaces.
+type permission string
+
+const (
+	permAppend         permission = "log:append"
+	permAppendUnsigned permission = "log:append-unsigned"
+	permRead           permission = "log:read"
+	permPayloadRead    permission = "payload:read"
+	permPayloadErase   permission = "payload:erase"
+	permAdmin          permission = "admin"
+)
+
+var allPermissions = []permission{permAppend, permAppendUnsigned, permRead, permPayloadRead, permPayloadErase, permAdmin}
+
+// roles says what each role may do. No role may append unsigned: that is
+// granted by name, since nobody but the log attests such entries.
+var roles = map[string][]permission{
+	"admin":              {permAdmin, permAppend, permRead, permPayloadRead, permPayloadErase},
+	"compliance-officer": {permRead, permPayloadRead, permPayloadErase},
+	"migration-service":  {permAppend, permRead},
+	"operator":           {permRead},
+	"auditor":            {permRead, permPayloadRead},
+	"witness":            {},
+	"monitor":            {permRead},
+}
+
+// Errors of access control.
+var (
+	errUnauthenticated = errors.New("no valid token")
+	errForbidden       = errors.New("not permitted")
+)
+
+// A principal is who is behind a request, and what the log allows them.
+type principal struct {
+	name  string
+	auth  string // "token:ID"
+	perms []permission
+	hash  log.Hash // of the token, to look again
+}
+
+func (p principal) may(perm permission) error {
+	if slices.Contains(p.perms, perm) {
+		return nil
+	}
+	return fmt.Errorf("%w: %q needs the permission %s", errForbidden, p.name, perm)
+}
+
+// access is the fold over control entries: tokens and keys. It holds nothing
+// that is not in the log, so that who may do what can be recomputed.
+type access struct {
+	now func() time.Time
+
+	mu     sync.RWMutex
+	tokens map[log.Hash]log.TokenCreated // by SHA-256 of the token; valid ones
+	byID   map[string]log.Hash
+	keys   log.Keyring
+}
+
+func newAccess(now func() time.Time) *access {
+	return &access{now: now, tokens: make(map[log.Hash]log.TokenCreated), byID: make(map[string]log.Hash)}
+}
+
+// Apply folds one control entry. It implements sequencer.Control.
+func (a *access) Apply(index uint64, e log.Entry, payload []byte) error {
+	if log.ClassOf(e.Event.Kind) != log.Server {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch e.Event.Kind {
+	case "access.token.created":
+		t, err := log.ParseTokenCreated(payload)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+		a.tokens[t.Hash] = t
+		a.byID[t.ID] = t.Hash
+	case "access.token.revoked":
+		t, err := log.ParseTokenRevoked(payload)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+		delete(a.tokens, a.byID[t.ID])
+		delete(a.byID, t.ID)
+	}
+	return a.keys.Apply(index, e, payload)
+}
+
+// KeyValid implements sequencer.Control.
+func (a *access) KeyValid(key log.Hash, principal string, index uint64) error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.keys.Valid(key, principal, index)
+}
+
+// key looks a submitter's key up.
+func (a *access) key(id log.Hash) (log.KeyState, bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.keys.Lookup(id)
+}
+
+// checkKey says whether a key may be registered.
+func (a *access) checkKey(origin string, k log.KeyRegistered) error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.keys.CheckRegistration(origin, k)
+}
+
+// hasToken says whether a token of this id is valid.
+func (a *access) hasToken(id string) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	_, ok := a.byID[id]
+	return ok
+}
+
+const bearer = "Bearer "
+
+// authenticate finds the principal of an Authorization header.
+func (a *access) authenticate(header string) (principal, error) {
+	token, ok := strings.CutPrefix(header, bearer)
+	if !ok || token == "" || len(token) > 128 {
+		return principal{}, fmt.Errorf("%w: send the header Authorization: Bearer TOKEN", errUnauthenticated)
+	}
+	return a.lookup(sha256.Sum256([]byte(token)))
+}
+
+// lookup finds the principal of a token's hash. Tokens are 256 random bits, so
+// a plain hash hides them, and the time that a map takes tells nothing of use.
+func (a *access) lookup(hash log.Hash) (principal, error) {
+	a.mu.RLock()
+	t, ok := a.tokens[hash]
+	a.mu.RUnlock()
+	if !ok {
+		return principal{}, fmt.Errorf("%w: this token is unknown or revoked", errUnauthenticated)
+	}
+	if uint64(a.now().UnixMilli()) >= t.ExpiresMS {
+		return principal{}, fmt.Errorf("%w: token %s has expired", errUnauthenticated, t.ID)
+	}
+	p := principal{name: t.Principal, auth: "token:" + t.ID, hash: hash, perms: slices.Clone(roles[t.Role])}
+	for _, extra := range t.Permissions {
+		p.perms = append(p.perms, permission(extra))
+	}
+	return p, nil
+}
+
+// newToken draws a token and the event payload that makes it valid.
+func newToken(name, role string, extra []string, expires time.Time) (token string, t log.TokenCreated, err error) {
+	var errs []error
+	if !log.ValidName(name) {
+		errs = append(errs, fmt.Errorf("%w principal %q: want 1 to 128 of A-Z a-z 0-9 . _ : / -", log.ErrMalformed, name))
+	}
+	if name == "log" {
+		errs = append(errs, fmt.Errorf("%w principal: \"log\" is the log itself", log.ErrMalformed))
+	}
+	if _, ok := roles[role]; !ok {
+		errs = append(errs, fmt.Errorf("%w role %q: want one of %s", log.ErrMalformed, role, roleNames()))
+	}
+	for _, p := range extra {
+		if !slices.Contains(allPermissions, permission(p)) {
+			errs = append(errs, fmt.Errorf("%w permission %q: want one of %v", log.ErrMalformed, p, allPermissions))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return "", t, err
+	}
+	var secret [32]byte
+	rand.Read(secret[:])
+	token = "pr_" + base64.RawURLEncoding.EncodeToString(secret[:])
+	extra = slices.Compact(slices.Sorted(slices.Values(extra)))
+	hash := sha256.Sum256([]byte(token))
+	return token, log.TokenCreated{
+		ExpiresMS: uint64(expires.UnixMilli()), Hash: hash, ID: hex.EncodeToString(hash[:4]),
+		Permissions: extra, Principal: name, Role: role,
+	}, nil
+}
+
+func roleNames() string {
+	var names []string
+	for r := range roles {
+		names = append(names, r)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}

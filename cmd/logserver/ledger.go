@@ -1,0 +1,348 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/disk"
+	"github.com/pipe-roll/piperoll/log/index"
+	"github.com/pipe-roll/piperoll/log/journal"
+	"github.com/pipe-roll/piperoll/log/reader"
+	"github.com/pipe-roll/piperoll/log/sequencer"
+	"github.com/pipe-roll/piperoll/log/tiles"
+	"golang.org/x/sync/errgroup"
+)
+
+// A ledger is one log with all its machinery.
+type ledger struct {
+	c      Config
+	logger *slog.Logger
+
+	checkpoints keyPair
+	receipts    keyPair
+	open        log.LogOpen // entry 0
+
+	lock    io.Closer
+	journal *journal.Journal
+	tree    *tiles.Tree
+	index   *index.Index
+	reader  *reader.Reader
+	access  *access
+	seq     *sequencer.Sequencer
+}
+
+// The log's streams.
+var (
+	streamOpen     = log.ServerStream("open")
+	streamAccess   = log.ServerStream("access")
+	streamKeys     = log.ServerStream("keys")
+	streamPayloads = log.ServerStream("payloads")
+	streamRefusals = log.ServerStream("refusals")
+	streamReads    = log.ServerStream("reads")
+)
+
+// proofTiles is how many tiles the reader keeps, 16 KiB each.
+const proofTiles = 4096
+
+func (c Config) journalConfig(logger *slog.Logger, atLeast uint64) journal.Config {
+	return journal.Config{Dir: filepath.Join(c.DataDir, "journal"), FS: disk.OS(), Logger: logger, AtLeast: atLeast}
+}
+
+func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logger) tiles.Config {
+	return tiles.Config{
+		Dir: filepath.Join(c.DataDir, "tiles"), StateDir: filepath.Join(c.DataDir, "state"), AnchorDir: c.AnchorDir,
+		FS: disk.OS(), Origin: c.Origin, Signer: key.Signer, Verifier: key.verifier, Source: source,
+		Round: c.Round, Publish: c.Publish, Idle: c.IdlePublish, Logger: logger,
+	}
+}
+
+// openLedger opens a log in this order, each step refusing what it cannot
+// vouch for, before anything is served or signed:
+//
+//	lock -> keys -> anchor (what was signed last) -> journal (at least that
+//	much) -> tiles (the same tree) -> index (follows to the end) -> folds ->
+//	erasures again -> sequencer
+func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, err error) {
+	l = &ledger{c: c, logger: logger, access: newAccess(time.Now)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	if l.lock, err = disk.OS().Lock(filepath.Join(c.DataDir, "lock")); err != nil {
+		return l, fmt.Errorf("open log %s: another process uses it: %w", c.Origin, err)
+	}
+	if l.checkpoints, err = readKey(c.CheckpointKey, c.Origin); err != nil {
+		return l, err
+	}
+	if l.receipts, err = readKey(c.ReceiptKey, log.ReceiptKeyName(c.Origin)); err != nil {
+		return l, err
+	}
+	anchor, err := tiles.ReadAnchor(c.tilesConfig(l.checkpoints, nil, logger))
+	if err != nil {
+		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
+	}
+	if l.journal, err = journal.Open(c.journalConfig(logger, anchor.Size)); err != nil {
+		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
+	}
+	if l.tree, err = tiles.Open(c.tilesConfig(l.checkpoints, l.journal, logger)); err != nil {
+		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
+	}
+	l.reader = reader.New(l.tree, proofTiles)
+	if err := l.openIndex(ctx); err != nil {
+		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
+	}
+	if err := l.replay(); err != nil {
+		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
+	}
+	return l, nil
+}
+
+// openIndex opens the index and lets it follow to the end of the journal: the
+// sequencer relies on it for every head that is not in memory.
+func (l *ledger) openIndex(ctx context.Context) (err error) {
+	l.index, err = index.Open(index.Config{Dir: filepath.Join(l.c.DataDir, "index"), Origin: l.c.Origin, Logger: l.logger})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	followed := make(chan error, 1)
+	go func() { followed <- l.index.Follow(ctx, l.journal) }()
+	err = l.index.Wait(ctx, l.journal.Size())
+	cancel()
+	if ferr := <-followed; ferr != nil && !errors.Is(ferr, context.Canceled) {
+		return ferr
+	}
+	return err
+}
+
+// replay runs the folds over the control entries, applies every erasure again
+// (a restored backup may hold what was erased), and makes the sequencer.
+func (l *ledger) replay() error {
+	lastControl := uint64(0)
+	err := l.index.Control(func(i uint64) error {
+		e, payload, err := l.structural(i)
+		if err != nil {
+			return err
+		}
+		lastControl = i
+		if i == 0 {
+			if l.open, err = log.ParseLogOpen(payload); err != nil {
+				return fmt.Errorf("entry 0: %w", err)
+			}
+		}
+		return l.access.Apply(i, e, payload)
+	})
+	if err != nil {
+		return fmt.Errorf("replay control entries: %w", err)
+	}
+	if err := l.checkOpen(); err != nil {
+		return err
+	}
+	if err := l.eraseAgain(); err != nil {
+		return err
+	}
+	size := l.journal.Size()
+	last, err := l.entry(size - 1)
+	if err != nil {
+		return err
+	}
+	l.seq = sequencer.New(sequencer.Config{
+		Origin: l.c.Origin, Journal: orderOf{l.journal}, Index: l.index, Control: l.access, Logger: l.logger,
+		Next: size, LastControl: lastControl, LastReceived: last.Log.Received, QueueRequests: l.c.Limits.Queue,
+	})
+	return nil
+}
+
+// checkOpen holds the configured origin and keys to what entry 0 says.
+func (l *ledger) checkOpen() error {
+	if l.open.Origin != l.c.Origin {
+		return fmt.Errorf("entry 0 opens log %q, the configuration says %q", l.open.Origin, l.c.Origin)
+	}
+	for _, k := range l.open.Keys {
+		have, ok := map[string]keyPair{log.PurposeCheckpoint: l.checkpoints, log.PurposeReceipt: l.receipts}[k.Purpose]
+		if !ok || have.vkey != k.VKey {
+			return fmt.Errorf("the %s key is not the one that entry 0 names, %s: put the right key file back", k.Purpose, k.VKey)
+		}
+	}
+	return nil
+}
+
+func (l *ledger) eraseAgain() error {
+	return l.index.Kinds("payload.erased", 0, func(i uint64) error {
+		_, payload, err := l.structural(i)
+		if err != nil {
+			return err
+		}
+		p, err := log.ParsePayloadErased(payload)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		if err := l.journal.Erase(p.Index); err != nil {
+			return fmt.Errorf("erase the payload of entry %d again, as entry %d says: %w", p.Index, i, err)
+		}
+		return nil
+	})
+}
+
+// structural reads an entry and its payload, for the folds.
+func (l *ledger) structural(i uint64) (log.Entry, []byte, error) {
+	e, err := l.entry(i)
+	if err != nil || e.Event.Payload == nil {
+		return e, nil, err
+	}
+	p, err := l.journal.Payload(i)
+	if err != nil {
+		return e, nil, fmt.Errorf("read payload of entry %d: %w", i, err)
+	}
+	return e, p.Bytes, nil
+}
+
+// entryBytes reads a durable entry.
+func (l *ledger) entryBytes(i uint64) ([]byte, error) {
+	if i >= l.journal.Size() {
+		return nil, fmt.Errorf("%w: entry %d; the log has %d", errNotFound, i, l.journal.Size())
+	}
+	found, err := l.journal.Entries(i, 1, log.EntryMaxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read entry %d: %w", i, err)
+	}
+	return found[0], nil
+}
+
+func (l *ledger) entry(i uint64) (log.Entry, error) {
+	b, err := l.entryBytes(i)
+	if err != nil {
+		return log.Entry{}, err
+	}
+	e, err := log.ParseEntry(b)
+	if err != nil {
+		return log.Entry{}, fmt.Errorf("entry %d: %w", i, err)
+	}
+	return e, nil
+}
+
+// run runs the log until ctx is done. The sequencer stops first, so that the
+// tree and the index still see all that was acknowledged; then the tree
+// publishes it.
+func (l *ledger) run(ctx context.Context) error {
+	after, stopRest := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRest()
+	g, failed := errgroup.WithContext(after)
+	g.Go(func() error {
+		defer stopRest()
+		both, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(failed, cancel)()
+		return l.seq.Run(both)
+	})
+	g.Go(func() error { return ignoreCanceled(l.index.Follow(after, l.journal)) })
+	g.Go(func() error {
+		select { // whatever goes wrong with the disk or the tree: no more entries, reads go on
+		case <-l.journal.Failed():
+			l.seq.Latch(l.journal.Err())
+		case <-l.tree.Failed():
+			l.seq.Latch(l.tree.Err())
+		case <-after.Done():
+		}
+		return nil
+	})
+	g.Go(func() error { return l.runTree(ctx, after) })
+	return g.Wait()
+}
+
+// runTree ends the tree's run after the sequencer's: what is durable then is
+// integrated, signed and published. A tree that fails has latched; the server
+// goes on for readers.
+func (l *ledger) runTree(ctx, after context.Context) error {
+	err := ignoreCanceled(l.tree.Run(after))
+	if err != nil && ctx.Err() == nil {
+		l.logger.Error("tree stopped", "origin", l.c.Origin, "err", err)
+		<-after.Done()
+	}
+	return nil
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// close releases everything that is open, in reverse.
+func (l *ledger) close() error {
+	var errs []error
+	if l.index != nil {
+		errs = append(errs, l.index.Close())
+	}
+	if l.tree != nil {
+		errs = append(errs, l.tree.Close())
+	}
+	if l.journal != nil {
+		errs = append(errs, l.journal.Close())
+	}
+	if l.lock != nil {
+		errs = append(errs, l.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// A server event is one that the log makes itself.
+type serverEvent struct {
+	kind, stream string
+	by, auth     string
+	objects      []log.Object
+	payload      []byte // JSON, or nil
+}
+
+// record commits a server event and returns when it is durable.
+func (l *ledger) record(ctx context.Context, e serverEvent) (sequencer.Result, error) {
+	event, payload := e.event()
+	return l.seq.Submit(ctx, sequencer.Request{
+		By: e.by, Auth: e.auth, ByLog: true,
+		Events: []log.Event{event}, Payloads: []*log.Payload{payload},
+	})
+}
+
+func (e serverEvent) event() (log.Event, *log.Payload) {
+	event := log.Event{
+		Actor: e.by, Kind: e.kind, Migration: "log", Stream: e.stream, Objects: e.objects,
+		Time: uint64(time.Now().UnixMilli()),
+	}
+	if e.payload == nil {
+		return event, nil
+	}
+	p := newPayload(e.payload)
+	event.Payload = &log.Ref{Commitment: log.Commit(*p, log.JSONType), Type: log.JSONType}
+	return event, p
+}
+
+// newPayload salts bytes that the log itself commits to.
+func newPayload(b []byte) *log.Payload {
+	p := &log.Payload{Bytes: b}
+	rand.Read(p.Salt[:])
+	return p
+}
+
+// orderOf makes the journal a sequencer.Journal.
+type orderOf struct{ *journal.Journal }
+
+func (o orderOf) Enqueue(records []log.Record) (sequencer.Pending, error) {
+	p, err := o.Journal.Enqueue(records)
+	if errors.Is(err, journal.ErrBusy) {
+		err = fmt.Errorf("%w: %w", sequencer.ErrBusy, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
