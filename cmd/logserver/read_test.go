@@ -143,7 +143,7 @@ func zeroed(old, now []byte) bool {
 		}
 		changed = changed || old[i] != now[i]
 	}
-	return changed && len(old) == len(now)
+	return changed
 }
 
 func must2[T any](v T, err error) T {
