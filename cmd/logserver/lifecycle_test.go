@@ -407,6 +407,7 @@ func TestBodiesAreBoundedOneByOneAndTogether(t *testing.T) {
 	defer c.Close() //nolint:errcheck // closed before, if all is well
 	_, err = fmt.Fprintf(c, "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 65536\r\n\r\n", r.admin)
 	must(t, err)
+	var a httpAnswer
 	for range 100 {
 		if a = r.do("POST", "/v1/events", "", "application/json", []byte("{}")); a.status == 503 {
 			break
