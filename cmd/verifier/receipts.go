@@ -9,17 +9,13 @@ import (
 	"github.com/pipe-roll/piperoll/witness"
 )
 
-// receiptsOpenMax bounds the receipts whose entries overlap: an honest log
-// gives one for each request, and each entry came in one request.
-const receiptsOpenMax = 16
-
 // receipts checks the receipts of a directory while its entries go by.
 type receipts struct {
 	v     *verification
 	audit *log.Audit
 	keys  []witness.Key
-	open  []*promise
-	kept  int // receipts whose entries are all in the tree
+	open  *promise // nil if no receipt waits for the next entry
+	kept  int      // receipts whose entries are all in the tree
 	known map[uint64]bool
 }
 
@@ -78,34 +74,42 @@ func (r *receipts) read(first uint64) (*log.Receipt, error) {
 	return &got, nil
 }
 
-// step takes the next entry: receipts begin, go on and end with it.
+// step takes the next entry: a receipt begins, goes on or ends with it. Each
+// entry came in one request, and each request has one receipt.
 func (r *receipts) step(x *loaded) error {
 	if r.v.d.has(log.ExportReceipt, x.index) {
 		got, err := r.read(x.index)
 		if err != nil {
 			return err
 		}
-		if got != nil && len(r.open) == receiptsOpenMax {
-			r.v.f.Fail("integrity.receipt", "receipt %d: more than %d receipts overlap here", x.index, receiptsOpenMax)
-		} else if got != nil {
-			r.open = append(r.open, &promise{*got, got.First, sha256.New()})
+		switch {
+		case got == nil:
+		case r.open != nil && r.open.next == x.index:
+			r.v.f.Fail("integrity.receipt", "receipt %d begins within receipt %d: two receipts for one entry", x.index, r.open.First)
+		default:
+			r.settle()
+			r.open = &promise{*got, got.First, sha256.New()}
 		}
 	}
-	waiting := r.open[:0]
-	for _, p := range r.open {
-		if !r.feed(p, x) {
-			waiting = append(waiting, p)
-		}
+	if r.open != nil {
+		r.feed(r.open, x)
 	}
-	r.open = waiting
 	return nil
 }
 
-// feed gives a receipt its next entry, and says whether it is settled.
-func (r *receipts) feed(p *promise, x *loaded) bool {
+// settle ends a receipt of which entries are missing.
+func (r *receipts) settle() {
+	if r.open != nil {
+		r.partial(r.open.Receipt)
+	}
+	r.open = nil
+}
+
+// feed gives the open receipt its next entry.
+func (r *receipts) feed(p *promise, x *loaded) {
 	if x.index != p.next || !x.proven {
-		r.partial(p.Receipt)
-		return true
+		r.settle()
+		return
 	}
 	if x.exhibit != nil && x.exhibit.Entry.Log.Received != p.Received {
 		r.v.f.Fail("integrity.receipt", "receipt %d says received %d, entry %d says %d", p.First, p.Received, x.index, x.exhibit.Entry.Log.Received)
@@ -113,14 +117,14 @@ func (r *receipts) feed(p *promise, x *loaded) bool {
 	p.leaves.Write(x.leaf[:])
 	p.next++
 	if p.next-p.First < p.Count {
-		return false
+		return
 	}
+	r.open = nil
 	if log.Hash(p.leaves.Sum(nil)) != p.Leaves {
 		r.v.f.Fail("integrity.receipt", "CONVICTED: the log's receipt promises other entries at %d to %d than are in its tree", p.First, p.next-1)
-		return true
+		return
 	}
 	r.kept++
-	return true
 }
 
 // partial says what a receipt shows whose entries are not all at hand.
@@ -144,9 +148,7 @@ func broken(p log.Receipt, o witness.Opened) string {
 
 // finish settles the receipts that no entry has settled.
 func (r *receipts) finish() error {
-	for _, p := range r.open {
-		r.partial(p.Receipt)
-	}
+	r.settle()
 	all := r.v.d.numbers[log.ExportReceipt]
 	for _, first := range all {
 		if r.known[first] {
