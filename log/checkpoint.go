@@ -77,10 +77,10 @@ func OpenCheckpoint(msg []byte, key note.Verifier) (Checkpoint, error) {
 	return c, nil
 }
 
-// openNote is note.Open with a bound on the message.
+// openNote is note.Open for notes that [CheckNote] accepts.
 func openNote(what string, msg []byte, keys ...note.Verifier) (*note.Note, error) {
-	if len(msg) > NoteMaxBytes {
-		return nil, fmt.Errorf("%w %s: note of %d bytes, at most %d", ErrMalformed, what, len(msg), NoteMaxBytes)
+	if err := CheckNote(msg); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	n, err := note.Open(msg, note.VerifierList(keys...))
 	if err != nil {

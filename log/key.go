@@ -74,7 +74,7 @@ func ParseVKey(vkey string) (name string, key PublicKey, err error) {
 	// NewVerifier has checked the shape NAME+HASH+BASE64 and the hash.
 	parts := strings.SplitN(vkey, "+", 3)
 	raw, err := b64.DecodeString(parts[2])
-	if err != nil || len(raw) != 1+len(key) {
+	if err != nil || len(raw) != 1+len(key) || len(parts[2]) != b64.EncodedLen(len(raw)) {
 		return "", key, fmt.Errorf("%w vkey: want type 0x01 and 32 bytes in strict base64", ErrMalformed)
 	}
 	copy(key[:], raw[1:])

@@ -22,7 +22,7 @@ func CheckNote(msg []byte) error {
 		named, begun := bytes.CutPrefix(line, []byte("— "))
 		_, sig, spaced := bytes.Cut(named, []byte(" "))
 		raw := make([]byte, b64.DecodedLen(len(sig)))
-		if _, err := b64.Decode(raw, sig); err != nil || !ended || !begun || !spaced || len(sig) == 0 {
+		if _, err := b64.Decode(raw, sig); err != nil || !ended || !begun || !spaced || len(sig) == 0 || bytes.IndexByte(sig, '\r') >= 0 {
 			return fmt.Errorf("%w note: signature line %q", ErrMalformed, abbreviated(line))
 		}
 	}

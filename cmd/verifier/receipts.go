@@ -36,9 +36,6 @@ func newReceipts(v *verification, audit *log.Audit) *receipts {
 
 // openReceipt tries the keys of the policy.
 func openReceipt(msg []byte, keys []witness.Key) (log.Receipt, error) {
-	if err := log.CheckNote(msg); err != nil {
-		return log.Receipt{}, err
-	}
 	err := fmt.Errorf("%w: receipt: the policy lists no receipt key of the log", log.ErrSignature)
 	for _, k := range keys {
 		var r log.Receipt
