@@ -58,17 +58,6 @@ func (r *Refused) again() bool {
 	return false
 }
 
-// never says that the request is not in the log, and no earlier attempt at it
-// is: the refusal depends on its bytes and on the chain alone, and the log
-// would have known what it has.
-func (r *Refused) never() bool {
-	switch r.Status {
-	case 400, 409, 413, 415, 422:
-		return true
-	}
-	return false
-}
-
 // A Claim names what a log was caught at.
 type Claim string
 

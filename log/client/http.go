@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -72,7 +73,8 @@ func (s *Stream) submit(ctx context.Context, b *batch) ([]Placed, error) {
 func (s *Stream) attempt(ctx context.Context, b *batch) ([]Placed, error) {
 	r, err := s.client.do(ctx, http.MethodPost, "/v1/events", b.body, answerMaxBytes+partMaxBytes*len(b.events))
 	if err != nil {
-		b.unsure = true
+		var dial *net.OpError
+		b.unsure = b.unsure || !errors.As(err, &dial) || dial.Op != "dial" // without a connection nothing was sent
 		return nil, err
 	}
 	if r.status == http.StatusCreated || r.status == http.StatusOK {
@@ -89,6 +91,9 @@ func (s *Stream) attempt(ctx context.Context, b *batch) ([]Placed, error) {
 			return nil, err
 		}
 	}
+	if refused.head != nil && refused.head.is(s.state.Name, s.state.Seq, s.state.Hash) {
+		b.unsure = false // the stream is where it was: no attempt was applied
+	}
 	return nil, refused
 }
 
@@ -100,6 +105,10 @@ type head struct {
 	Stream string `json:"stream"`
 }
 
+func (h *head) is(stream string, seq uint64, hash log.Hash) bool {
+	return h.Stream == stream && h.Seq == seq && h.Hash == base64.StdEncoding.EncodeToString(hash[:])
+}
+
 // checkHead looks at the head in a conflict. Only the owner can make a signed
 // stream's events, so a head that the owner did not compute was made up, or
 // somebody else has the owner's key and token; and one before an acknowledged
@@ -109,12 +118,9 @@ func (s *Stream) checkHead(b *batch, r *Refused) error {
 		// Nothing was acknowledged to this client: another run may have opened the stream.
 		return nil
 	}
-	is := func(seq uint64, hash log.Hash) bool {
-		return r.head.Seq == seq && r.head.Hash == base64.StdEncoding.EncodeToString(hash[:])
-	}
-	known := is(s.state.Seq, s.state.Hash)
+	known := r.head.is(s.state.Name, s.state.Seq, s.state.Hash)
 	for _, m := range b.events {
-		known = known || is(m.event.Seq, m.hash)
+		known = known || r.head.is(s.state.Name, m.event.Seq, m.hash)
 	}
 	if known {
 		return nil

@@ -82,7 +82,7 @@ func (s *Stream) start(ctx context.Context, more ...Event) error {
 // [Stream.Unacknowledged] events are then kept, with [ErrUnacknowledged], and
 // sent again by Flush, or first thing by the next Append, which returns them
 // first. The rest was not taken. After a [*Refused] without [ErrUnacknowledged]
-// nothing of that request is in the log and nothing is kept.
+// nothing of that request is in the log and nothing is kept; the stream can go on.
 func (s *Stream) Append(ctx context.Context, events ...Event) ([]Placed, error) {
 	for i, e := range events {
 		switch e.Kind {
@@ -188,7 +188,7 @@ func (s *Stream) flush(ctx context.Context) ([]Placed, error) {
 		return placed, s.advance(b, placed)
 	case errors.As(err, &evidence):
 		return nil, err
-	case errors.As(err, &refused) && !refused.again() && (refused.never() || !b.unsure):
+	case errors.As(err, &refused) && !refused.again() && !b.unsure:
 		s.flight = nil
 		return nil, err
 	}
