@@ -430,7 +430,8 @@ func comma(b []byte, i int) []byte {
 // sortedNames wants names in strictly ascending order: one spelling of a set.
 func sortedNames[T any](what string, items []T, name func(T) string) error {
 	if !slices.IsSortedFunc(items, func(a, b T) int {
-		if name(a) < name(b) {
+		// a is the later one. Equal names have to come out as out of order too.
+		if name(a) <= name(b) {
 			return -1
 		}
 		return 1
