@@ -33,6 +33,9 @@ func VKey(name string, key ed25519.PrivateKey) (string, error) {
 	if len(key) != ed25519.PrivateKeySize {
 		return "", fmt.Errorf("%w: private key of %d bytes", log.ErrKey, len(key))
 	}
+	if !log.ValidName(name) {
+		return "", fmt.Errorf("%w: key name %q is not a name", log.ErrMalformed, name)
+	}
 	return public(key).VKey(name)
 }
 
@@ -45,23 +48,30 @@ func PossessionProof(origin, principal string, key ed25519.PrivateKey) []byte {
 // read: one line PRIVATE+KEY+NAME+HASH+KEY, the encoding of
 // golang.org/x/mod/sumdb/note. It is durable on return.
 func WriteKeyFile(path, name string, key ed25519.PrivateKey) (err error) {
-	vkey, err := VKey(name, key)
+	text, err := keyText(name, key)
 	if err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
-	// A vkey is NAME+HASH+BASE64(0x01 || public key). The base64 can hold a plus sign too.
-	parts := strings.SplitN(vkey, "+", 3)
-	text := "PRIVATE+KEY+" + parts[0] + "+" + parts[1] + "+" +
-		base64.StdEncoding.EncodeToString(append([]byte{1}, key.Seed()...)) + "\n"
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
-	_, err = f.WriteString(text)
+	_, err = f.WriteString(text + "\n")
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
 	return nil
+}
+
+// keyText encodes a key.
+func keyText(name string, key ed25519.PrivateKey) (string, error) {
+	vkey, err := VKey(name, key)
+	if err != nil {
+		return "", err
+	}
+	// A vkey is NAME+HASH+BASE64(0x01 || public key). The base64 can hold a plus sign too.
+	parts := strings.SplitN(vkey, "+", 3)
+	return "PRIVATE+KEY+" + parts[0] + "+" + parts[1] + "+" + base64.StdEncoding.EncodeToString(append([]byte{1}, key.Seed()...)), nil
 }
 
 // ReadKeyFile reads what WriteKeyFile wrote. It refuses a file that others can
@@ -97,9 +107,13 @@ func parseKey(text string) (string, ed25519.PrivateKey, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("%w key: want PRIVATE+KEY+NAME+HASH+KEY", log.ErrMalformed)
 	}
-	raw, err := base64.StdEncoding.Strict().DecodeString(strings.SplitN(text, "+", 5)[4])
+	raw, err := base64.StdEncoding.DecodeString(strings.SplitN(text, "+", 5)[4])
 	if err != nil || len(raw) != 1+ed25519.SeedSize {
-		return "", nil, fmt.Errorf("%w key: want strict base64", log.ErrMalformed)
+		return "", nil, fmt.Errorf("%w key: want the base64 of %d bytes", log.ErrMalformed, 1+ed25519.SeedSize)
 	}
-	return signer.Name(), ed25519.NewKeyFromSeed(raw[1:]), nil
+	key := ed25519.NewKeyFromSeed(raw[1:])
+	if again, err := keyText(signer.Name(), key); err != nil || again != text {
+		return "", nil, fmt.Errorf("%w key: not as WriteKeyFile writes it", log.ErrMalformed)
+	}
+	return signer.Name(), key, nil
 }
