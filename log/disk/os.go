@@ -67,7 +67,23 @@ func (o *osFS) Remove(name string) error {
 	if err := o.watch(name); err != nil {
 		return err
 	}
-	return os.Remove(name)
+	if err := os.Remove(name); err != nil {
+		return err
+	}
+	return o.unwatch(name)
+}
+
+// unwatch closes the handle of a directory that is gone: nobody will sync it.
+func (o *osFS) unwatch(name string) error {
+	name = filepath.Clean(name)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h := o.handles[name]
+	if h == nil {
+		return nil
+	}
+	delete(o.handles, name)
+	return h.Close()
 }
 
 func (o *osFS) MkdirAll(name string) error {
