@@ -36,38 +36,52 @@ func (t *Tree) enqueue(d dirty) error {
 	}
 }
 
+// A debt is what was synced since the recovery point moved: the directories of those files, and the head up to which
+// all files were.
+type debt struct {
+	dirs  map[string]bool
+	point *log.Head
+}
+
 // trickle syncs one file at a time and pauses as long as that took, so that the commits that callers wait for find
 // the disk free half of the time. Then the directories, then the recovery point. It ends when the queue is closed.
 func (t *Tree) trickle() error {
 	defer t.drain()
 	tick := time.NewTicker(recoverEvery)
 	defer tick.Stop()
-	dirs := map[string]bool{}
-	var point *log.Head
+	owed := debt{dirs: map[string]bool{}}
 	for {
 		select {
 		case <-t.failed:
 			return t.Err()
 		case d, more := <-t.queue:
 			if !more {
-				return t.moveRecovery(dirs, point)
+				return t.settle(&owed)
 			}
-			if d.point != nil {
-				point = d.point
-				continue
-			}
-			took, err := t.syncFile(d)
+			took, err := t.pay(&owed, d)
 			if err != nil {
 				return t.fail(err)
 			}
-			dirs[filepath.Dir(filepath.Join(t.c.Dir, filepath.FromSlash(d.path)))] = true
 			t.pause(took)
 		case <-tick.C:
-			if err := t.moveRecovery(dirs, point); err != nil {
+			if err := t.settle(&owed); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// pay takes d off the queue: it syncs a file and says how long that took.
+func (t *Tree) pay(owed *debt, d dirty) (took time.Duration, err error) {
+	if d.point != nil {
+		owed.point = d.point
+		return 0, nil
+	}
+	if took, err = t.syncFile(d); err != nil {
+		return 0, err
+	}
+	owed.dirs[filepath.Dir(filepath.Join(t.c.Dir, filepath.FromSlash(d.path)))] = true
+	return took, nil
 }
 
 func (t *Tree) syncFile(d dirty) (took time.Duration, err error) {
@@ -101,16 +115,16 @@ func (t *Tree) drain() {
 	}
 }
 
-// moveRecovery moves the recovery point to point if files were synced since the last move. A point without new full
-// tiles is not worth a sync: a start derives the few entries behind it again.
-func (t *Tree) moveRecovery(dirs map[string]bool, point *log.Head) error {
-	if len(dirs) == 0 || point == nil {
-		return nil
+// settle moves the recovery point if files were synced since it moved last. A point without new full tiles is not
+// worth a sync: a start derives the few entries behind it again.
+func (t *Tree) settle(owed *debt) error {
+	if err := t.Err(); err != nil || len(owed.dirs) == 0 || owed.point == nil {
+		return err
 	}
-	if err := t.recover(dirs, *point); err != nil {
+	if err := t.recover(owed.dirs, *owed.point); err != nil {
 		return t.fail(err)
 	}
-	clear(dirs)
+	clear(owed.dirs)
 	return nil
 }
 
