@@ -1,0 +1,152 @@
+"""Streams, keys and migrations as folds over entries: log/FORMAT.md sections 3, 5 and 6.
+
+A Fault says that an entry does not fit what came before it.
+"""
+
+import re
+
+import piperoll as p
+
+
+class Fault(ValueError):
+    """A well-formed entry that does not fit."""
+
+
+def fault_unless(condition, what):
+    if not condition:
+        raise Fault(what)
+
+
+class Keyring:
+    """key.registered and key.revoked, in the order of the log."""
+
+    def __init__(self, origin):
+        self.origin, self.keys = origin, {}
+
+    def apply(self, index, kind, payload):
+        if kind == "key.registered":
+            self._register(index, payload)
+        elif kind == "key.revoked":
+            key = self.keys.get(p.unb64(payload["key"]))
+            fault_unless(key is not None, "revoked key is not registered")
+            fault_unless(key["revoked"] is None, "key is revoked twice")
+            key["revoked"], key["doubtful"] = index, payload.get("compromised_since")
+
+    def _register(self, index, payload):
+        public, principal = p.unb64(payload["key"]), payload["principal"]
+        key = p.key_id(public)
+        fault_unless(key not in self.keys, "key is registered twice")
+        if "proof" in payload:
+            text = p.possession_text(self.origin, principal, public)
+            good = p.ed25519.verify(public, text, p.unb64(payload["proof"]))
+            fault_unless(good, "possession is not proven")
+        if "previous" in payload:
+            before = self.keys.get(p.unb64(payload["previous"]["key"]))
+            fault_unless(before and before["principal"] == principal, "previous key is not the principal's")
+            text = p.succession_text(self.origin, principal, public)
+            fault_unless(p.check_sig(payload["previous"], before["public"], text), "succession does not verify")
+        self.keys[key] = {
+            "public": public, "principal": principal, "registered": index, "revoked": None, "doubtful": None
+        }
+
+    def why_not(self, key, principal, index):
+        """Why principal may not use this key id at index, or None."""
+        known = self.keys.get(key)
+        if known is None or known["registered"] > index:
+            return "key is not registered"
+        if known["principal"] != principal:
+            return "key is registered for %s" % known["principal"]
+        if known["revoked"] is not None and known["revoked"] <= index:
+            return "key is revoked"
+        return None
+
+
+class Stream:
+    """One chain of events. keyring None means that registrations are not at hand."""
+
+    def __init__(self, origin, name, keyring=None):
+        self.origin, self.name, self.keyring = origin, name, keyring
+        self.seq, self.head, self.request_end = 0, p.stream_start(origin, name), 0
+        self.opened, self.closed, self.signed_to = None, False, 0
+
+    def tail_first(self):
+        return self.request_end + 1
+
+    def add(self, index, entry, opening=None):
+        """Takes the next entry; opening is the payload of a stream.open."""
+        event, part = entry["event"], entry["log"]
+        fault_unless((event["log"], event["stream"]) == (self.origin, self.name), "event of another stream")
+        fault_unless(not self.closed, "stream is closed")
+        fault_unless(event["seq"] == self.seq + 1, "seq is not the next")
+        fault_unless(p.unb64(event["prev"]) == self.head, "prev is not the head")
+        opened = self.opened
+        if event["migration"] != "log":
+            fault_unless((event["kind"] == "stream.open") == (event["seq"] == 1), "stream.open is seq 1, only")
+            opened = opening if event["seq"] == 1 else opened
+            fault_unless(opened is not None, "payload of stream.open is not at hand")
+            fault_unless(part["by"] == opened["owner"], "stream belongs to another principal")
+            signed = opened["mode"] == "signed"
+            fault_unless(("attested" in part) != signed, "attested does not fit the stream's mode")
+            fault_unless(signed or "sig" not in entry, "signature in a log-kept stream")
+        after = p.event_hash(event)
+        if "sig" in entry and opened is not None:
+            self._check_tail(index, entry, opened, after)
+        self.opened, self.seq, self.head = opened, event["seq"], after
+        self.closed = event["kind"] == "stream.close"
+        if "sig" in entry:
+            self.request_end = self.signed_to = self.seq
+
+    def _check_tail(self, index, entry, opened, after):
+        sig, seq = entry["sig"], entry["event"]["seq"]
+        found = [k["key"] for k in opened["keys"] if p.b64(p.key_id(p.unb64(k["key"]))) == sig["key"]]
+        fault_unless(found, "key is not one of the stream's")
+        text = p.tail_text(self.origin, self.name, self.tail_first(), seq, after)
+        fault_unless(p.check_sig(sig, p.unb64(found[0]), text), "tail signature does not verify")
+        if self.keyring is not None:
+            why = self.keyring.why_not(p.unb64(sig["key"]), opened["owner"], index)
+            fault_unless(why is None, why)
+
+    def refuse(self, seq, refused_hash):
+        """A refusal takes the next seq, and ends its request."""
+        fault_unless(not self.closed, "stream is closed")
+        fault_unless(seq == self.seq + 1, "refused seq is not the next")
+        self.seq = self.request_end = seq
+        self.head = refused_hash
+
+
+def refusal(event):
+    """(stream, seq, EventHash) that a log.refused takes, or None if it takes nothing."""
+    if event["kind"] != "log.refused":
+        return None
+    found = {}
+    for item in event["objects"]:
+        found.setdefault(item["role"], item["name"])
+    if not {"stream", "seq", "event"} <= set(found):
+        return None
+    try:
+        seq = p.decimal(found["seq"])
+    except p.Malformed:
+        return None
+    if not re.fullmatch("[0-9a-f]{64}", found["event"]):
+        return None
+    return found["stream"], seq, bytes.fromhex(found["event"])
+
+
+def account(control, announced, listed, at_hand):
+    """Everything that keeps a migration from being complete.
+
+    control is its control stream's name; announced and listed are the streams of migration.open
+    and migration.close; at_hand maps every other stream to its (last seq, EventHash).
+    """
+    missing, ends = [], {item["stream"]: item for item in listed}
+    for stream in announced:
+        if stream["stream"] not in ends and stream["stream"] != control:
+            missing.append("announced, not accounted for: " + stream["stream"])
+    for stream in sorted(set(at_hand) - set(ends) - {control}):
+        missing.append("not accounted for: " + stream)
+    for stream, end in ends.items():
+        if stream not in at_hand:
+            missing.append("not at hand: " + stream)
+        elif at_hand[stream] != (end["last"], p.unb64(end["hash"])):
+            missing.append("does not end where the account says: " + stream)
+    return missing
