@@ -48,12 +48,12 @@ func (x *Index) NewCheck(scratch string) (*Check, error) {
 
 // take takes a snapshot; its cursor is read from it, since Apply may be at work.
 func (c *Check) take() error {
+	c.x.writer.Lock()
+	defer c.x.writer.Unlock()
 	if err := c.x.enter(); err != nil {
 		return err
 	}
-	defer c.x.life.RUnlock()
-	c.x.writer.Lock()
-	defer c.x.writer.Unlock()
+	defer c.x.leave()
 	c.snapshot = c.x.db.NewSnapshot()
 	c.cursor = c.x.Cursor()
 	return nil
@@ -78,7 +78,7 @@ func (c *Check) Compare(ctx context.Context, limit int, each func(Difference)) (
 	if err := c.x.enter(); err != nil {
 		return 0, err
 	}
-	defer c.x.life.RUnlock()
+	defer c.x.leave()
 	have, err := c.snapshot.NewIter(nil)
 	if err != nil {
 		return 0, c.x.judge(err)

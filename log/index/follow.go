@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,6 +29,7 @@ const (
 	followEntries = 4096
 	followBytes   = 4 << 20
 	reportPeriod  = 5 * time.Second
+	stalledPeriod = time.Second // between two tries to go on
 )
 
 // Follow folds in the entries of src as they come, until ctx ends or an error
@@ -40,7 +42,7 @@ func (x *Index) Follow(ctx context.Context, src Source) error {
 		if err := src.Wait(ctx, x.Cursor()+1); err != nil {
 			return fmt.Errorf("wait for entry %d: %w", x.Cursor(), err)
 		}
-		if err := x.step(src, src.Size()); err != nil {
+		if err := x.step(ctx, src, src.Size()); err != nil {
 			return err
 		}
 	}
@@ -59,10 +61,7 @@ func (x *Index) CatchUp(ctx context.Context, src Source) error {
 	reported := began
 	from := x.Cursor()
 	for x.Cursor() < size {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("catch up from entry %d: %w", x.Cursor(), err)
-		}
-		if err := x.step(src, size); err != nil {
+		if err := x.step(ctx, src, size); err != nil {
 			return err
 		}
 		if time.Since(reported) >= reportPeriod {
@@ -74,8 +73,23 @@ func (x *Index) CatchUp(ctx context.Context, src Source) error {
 	return nil
 }
 
-// step folds in one batch of entries below size.
-func (x *Index) step(src Source, size uint64) error {
+// step folds in one batch of entries below size. While the disk does not take
+// them it waits: the log's own watermarks make room or stop the log.
+func (x *Index) step(ctx context.Context, src Source, size uint64) error {
+	for {
+		err := x.applyBatch(src, size)
+		if !errors.Is(err, ErrStalled) && ctx.Err() == nil {
+			return err
+		}
+		select {
+		case <-time.After(stalledPeriod):
+		case <-ctx.Done():
+			return fmt.Errorf("follow entry %d: %w", x.Cursor(), errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+func (x *Index) applyBatch(src Source, size uint64) error {
 	from := x.Cursor()
 	count := int(min(size-from, followEntries))
 	texts, err := src.Entries(from, count, followBytes)
@@ -141,7 +155,7 @@ func (x *Index) history() (uint64, log.Hash, error) {
 	if err := x.enter(); err != nil {
 		return 0, log.Hash{}, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	cursor, last, err := x.lastFollowed()
 	return cursor, last, x.judge(err)
 }
@@ -153,7 +167,7 @@ func (x *Index) empty() error {
 	if err := x.enter(); err != nil {
 		return err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	b := x.db.NewBatch()
 	if err := b.DeleteRange([]byte{0}, []byte{0xff}, nil); err != nil {
 		return err

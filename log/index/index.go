@@ -28,8 +28,10 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pipe-roll/piperoll/log"
 )
@@ -45,9 +47,15 @@ var (
 	ErrLocked = errors.New("index is in use")
 	// ErrOrder means that items do not go on where the index stands.
 	ErrOrder = errors.New("items do not follow the cursor")
+	// ErrStalled means that the disk does not take the index's files, being full
+	// for instance. The index still answers, and follows again once it does.
+	ErrStalled = errors.New("index cannot be written out")
 	// ErrQuery means that a query can have no answer, whatever the log holds.
 	ErrQuery = errors.New("malformed query")
 )
+
+// writeOutMax bounds how long Close waits for the disk.
+const writeOutMax = 30 * time.Second
 
 // An Item is an entry at its place in the order.
 type Item struct {
@@ -64,17 +72,18 @@ type Index struct {
 	dir    string
 	origin string
 	logger *slog.Logger
+	fs     vfs.FS
 	db     *pebble.DB
 	lock   *pebble.Lock
 
-	cursor atomic.Uint64 // entries followed
+	cursor  atomic.Uint64 // entries followed
+	stalled atomic.Bool   // the newest flush failed
 
-	life   sync.RWMutex // held for reading while db is used
-	closed bool
-
-	mu     sync.Mutex
-	moved  chan struct{} // closed and replaced when cursor moves or broken is set
-	broken error
+	mu      sync.Mutex
+	moved   chan struct{}  // closed and replaced when cursor moves or stopped is set
+	stopped error          // why nothing more is answered
+	closed  bool           // Close was called
+	uses    sync.WaitGroup // of db; none begins when stopped is set
 
 	writer sync.Mutex // one Apply at a time
 	fold   fold       // guarded by writer
@@ -88,7 +97,10 @@ func Open(c Config) (*Index, error) {
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	x := &Index{dir: c.Dir, origin: c.Origin, logger: c.Logger, moved: make(chan struct{})}
+	if c.fs == nil {
+		c.fs = vfs.Default
+	}
+	x := &Index{dir: c.Dir, origin: c.Origin, logger: c.Logger, fs: c.fs, moved: make(chan struct{})}
 	x.fold.reset()
 	if err := x.open(c); err != nil {
 		return nil, fmt.Errorf("open index %s: %w", c.Dir, err)
@@ -101,7 +113,8 @@ func Open(c Config) (*Index, error) {
 func (x *Index) Cursor() uint64 { return x.cursor.Load() }
 
 // Apply folds in the next entries, all or none. They are contiguous from
-// Cursor, else [ErrOrder], and readable when it returns; durable some time later.
+// Cursor, else [ErrOrder], and readable when it returns; durable some time
+// later. [ErrStalled] if they would only fill the memory.
 func (x *Index) Apply(items []Item) error {
 	if len(items) == 0 {
 		return nil
@@ -111,7 +124,10 @@ func (x *Index) Apply(items []Item) error {
 	if err := x.enter(); err != nil {
 		return err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
+	if x.stalled.Load() {
+		return fmt.Errorf("index entries from %d: %w", items[0].Index, ErrStalled)
+	}
 	if err := x.apply(items); err != nil {
 		// The fold's caches may be ahead of what was stored.
 		x.fold.reset()
@@ -151,15 +167,15 @@ func (x *Index) apply(items []Item) (err error) {
 	return nil
 }
 
-// Wait returns when Cursor is size or more, or ctx ends, or the index breaks.
+// Wait returns when Cursor is size or more, or ctx ends, or the index stops.
 func (x *Index) Wait(ctx context.Context, size uint64) error {
 	for {
 		x.mu.Lock()
-		moved, broken := x.moved, x.broken
+		moved, stopped := x.moved, x.stopped
 		x.mu.Unlock()
 		switch {
-		case broken != nil:
-			return broken
+		case stopped != nil:
+			return stopped
 		case x.Cursor() >= size:
 			return nil
 		}
@@ -186,7 +202,7 @@ func (x *Index) Stats() (Stats, error) {
 	if err := x.enter(); err != nil {
 		return Stats{}, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	m := x.db.Metrics()
 	return Stats{
 		Cursor:        x.Cursor(),
@@ -198,31 +214,50 @@ func (x *Index) Stats() (Stats, error) {
 	}, nil
 }
 
-// Close writes out what is in memory and closes the index. Later calls get
-// [ErrClosed]; waiters too.
+// Close writes out what is in memory and closes the index, after calls under
+// way have returned. Later calls get [ErrClosed]; waiters too.
 func (x *Index) Close() error {
-	x.life.Lock()
-	defer x.life.Unlock()
-	if x.closed {
+	x.mu.Lock()
+	closed := x.closed
+	x.closed = true
+	x.mu.Unlock()
+	if closed {
 		return nil
 	}
-	x.closed = true
-	x.stop(ErrClosed)
-	// Without a flush the next start would follow again what is in memory.
-	return errors.Join(x.db.Flush(), x.db.Close(), x.lock.Close())
+	err := x.stop(ErrClosed)
+	x.uses.Wait()
+	if errors.Is(err, ErrClosed) {
+		x.writeOut()
+	}
+	return errors.Join(x.db.Close(), x.lock.Close())
 }
 
-// enter holds the index open until life.RUnlock.
-func (x *Index) enter() error {
-	x.life.RLock()
-	x.mu.Lock()
-	err := x.broken
-	x.mu.Unlock()
+// writeOut saves the next start from following again what is in memory. It is
+// no more than that: on a full disk it gives up.
+func (x *Index) writeOut() {
+	written, err := x.db.AsyncFlush()
 	if err != nil {
-		x.life.RUnlock()
+		x.logger.Warn("index was not written out", "err", err)
+		return
 	}
-	return err
+	select {
+	case <-written:
+	case <-time.After(writeOutMax):
+		x.logger.Warn("index was not written out in time", "elapsed", writeOutMax)
+	}
 }
+
+// enter keeps the index open until leave, unless it is stopped.
+func (x *Index) enter() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.stopped == nil {
+		x.uses.Add(1)
+	}
+	return x.stopped
+}
+
+func (x *Index) leave() { x.uses.Done() }
 
 // move publishes the cursor and wakes all waiters.
 func (x *Index) move(cursor uint64) {
@@ -233,16 +268,17 @@ func (x *Index) move(cursor uint64) {
 	x.moved = make(chan struct{})
 }
 
-// stop makes every later call return err, and wakes all waiters. The first
-// reason stays.
-func (x *Index) stop(err error) {
+// stop makes every later call return err, and wakes all waiters. It gives the
+// reason why the index is stopped: the first.
+func (x *Index) stop(err error) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.broken == nil {
-		x.broken = err
+	if x.stopped == nil {
+		x.stopped = err
 		close(x.moved)
 		x.moved = make(chan struct{})
 	}
+	return x.stopped
 }
 
 // judge latches the index if err shows that it is damaged. Answers from what is

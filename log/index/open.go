@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -23,6 +22,8 @@ type Config struct {
 	Origin     string       // of the log
 	CacheBytes int64        // cache of blocks read; 0 is 32 MiB
 	Logger     *slog.Logger // for what happens in the background
+
+	fs vfs.FS // nil is the operating system's; tests crash it and fill it up
 }
 
 const (
@@ -57,10 +58,10 @@ func (c *Config) validate() error {
 // open takes the lock, and opens the database or replaces it by an empty one.
 // Nothing is removed before the lock is held.
 func (x *Index) open(c Config) error {
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := x.fs.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
-	lock, err := pebble.LockDirectory(c.Dir, vfs.Default)
+	lock, err := pebble.LockDirectory(c.Dir, x.fs)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLocked, err)
 	}
@@ -68,7 +69,7 @@ func (x *Index) open(c Config) error {
 	err = x.openKept(c)
 	if err != nil && !fromSystem(err) {
 		x.logger.Warn("removed index: it will be rebuilt", "dir", c.Dir, "err", err)
-		if err = removeFiles(c.Dir); err == nil {
+		if err = x.removeFiles(); err == nil {
 			err = x.openDB(c)
 		}
 	}
@@ -80,7 +81,7 @@ func (x *Index) open(c Config) error {
 
 // openKept opens what is there, unless it was condemned.
 func (x *Index) openKept(c Config) error {
-	switch _, err := os.Lstat(filepath.Join(c.Dir, condemnedName)); {
+	switch _, err := x.fs.Stat(x.fs.PathJoin(c.Dir, condemnedName)); {
 	case err == nil:
 		return ErrBroken
 	case !errors.Is(err, fs.ErrNotExist):
@@ -152,6 +153,7 @@ func (x *Index) options(c Config) *pebble.Options {
 		CacheSize:                   c.CacheBytes,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
+		FS:                          x.fs,
 		Lock:                        x.lock,
 		Logger:                      logger{x.logger},
 		BytesPerSync:                syncPieceBytes,
@@ -161,6 +163,7 @@ func (x *Index) options(c Config) *pebble.Options {
 		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 1 },
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.backgroundFailed,
+			FlushEnd:        x.flushed,
 			DataCorruption:  func(i pebble.DataCorruptionInfo) { x.backgroundFailed(i.Details) },
 		},
 	}
@@ -172,6 +175,9 @@ func (x *Index) options(c Config) *pebble.Options {
 	return o
 }
 
+// retryPause keeps Pebble from trying again at once, for ever.
+const retryPause = 200 * time.Millisecond
+
 // backgroundFailed hears of failed flushes and compactions. Pebble tries again
 // after errors of the system; damage it can only meet again.
 func (x *Index) backgroundFailed(err error) {
@@ -179,13 +185,23 @@ func (x *Index) backgroundFailed(err error) {
 	if errors.Is(err, pebble.ErrCorruption) {
 		x.condemn(fmt.Errorf("%w: %w", ErrBroken, err))
 	}
+	time.Sleep(retryPause)
 }
+
+// flushed hears of flushes, failed ones too.
+func (x *Index) flushed(i pebble.FlushInfo) { x.stalled.Store(i.Err != nil) }
 
 // condemn stops the index and leaves word for the next Open.
 func (x *Index) condemn(err error) {
-	x.stop(err)
-	if werr := os.WriteFile(filepath.Join(x.dir, condemnedName), nil, 0o600); werr != nil {
-		x.logger.Error("index could not be marked as broken: remove its directory", "dir", x.dir, "err", werr)
+	if reason := x.stop(err); !errors.Is(reason, ErrBroken) {
+		return // closed in the meantime
+	}
+	f, err := x.fs.Create(x.fs.PathJoin(x.dir, condemnedName), vfs.WriteCategoryUnspecified)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		x.logger.Error("index was not marked as broken: remove its directory", "dir", x.dir, "err", err)
 	}
 }
 
@@ -198,15 +214,15 @@ func fromSystem(err error) bool {
 
 // removeFiles removes an index's files and no others, so that a mistyped
 // directory in a configuration destroys nothing. The lock stays held.
-func removeFiles(dir string) error {
-	entries, err := os.ReadDir(dir)
+func (x *Index) removeFiles() error {
+	names, err := x.fs.List(x.dir)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, e := range entries {
-		if e.Type().IsRegular() && isIndexFile(e.Name()) {
-			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+	for _, name := range names {
+		if isIndexFile(name) {
+			errs = append(errs, x.fs.Remove(x.fs.PathJoin(x.dir, name)))
 		}
 	}
 	return errors.Join(errs...)

@@ -17,7 +17,7 @@ func (x *Index) Stream(name string) (log.Stream, bool, error) {
 	if err := x.enter(); err != nil {
 		return log.Stream{}, false, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	s, ok, err := x.stream(name)
 	if err != nil {
 		return log.Stream{}, false, fmt.Errorf("find stream %q: %w", name, x.judge(err))
@@ -43,7 +43,7 @@ func (x *Index) Migration(name string) (log.Migration, bool, error) {
 	if err := x.enter(); err != nil {
 		return log.Migration{}, false, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	m, ok, err := x.migration(name)
 	if err != nil {
 		return log.Migration{}, false, fmt.Errorf("find migration %q: %w", name, x.judge(err))
@@ -68,7 +68,7 @@ func (x *Index) ByHash(h log.Hash) (uint64, bool, error) {
 	if err := x.enter(); err != nil {
 		return 0, false, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	v, ok, err := x.get(hashKey(h))
 	if err != nil || !ok {
 		return 0, false, x.judge(err)
@@ -86,7 +86,7 @@ func (x *Index) ByPlace(stream string, seq uint64) (uint64, bool, error) {
 	if err := x.enter(); err != nil {
 		return 0, false, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	v, ok, err := x.get(windowKey(classPlace, stream, seq))
 	if err != nil || !ok {
 		return 0, false, x.judge(err)
@@ -116,7 +116,7 @@ func (x *Index) walk(t term, from uint64, each func(index uint64) error) (err er
 	if err := x.enter(); err != nil {
 		return err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	end := x.Cursor()
 	p, err := x.openPosting(t)
 	if err != nil {
@@ -148,7 +148,7 @@ func (x *Index) LastControl() (uint64, bool, error) {
 	if err := x.enter(); err != nil {
 		return 0, false, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	prefix := windowPrefix(classControl, "")
 	key, ok, err := x.lastKey(prefix)
 	if err != nil || !ok {

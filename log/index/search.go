@@ -50,7 +50,7 @@ func (x *Index) Search(ctx context.Context, q Query, entry func(index uint64) (l
 	if err := x.enter(); err != nil {
 		return nil, q.After, false, err
 	}
-	defer x.life.RUnlock()
+	defer x.leave()
 	s := search{x: x, q: q, entry: entry, end: x.Cursor()}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(); err != nil {
