@@ -1,6 +1,7 @@
 package log
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -38,7 +39,7 @@ type Member struct {
 // Members splits a JSON object into its members, in the order written. It is
 // as strict as [Canonical].
 func Members(text []byte) ([]Member, error) {
-	p := &jsonParser{in: text, top: []Member{}}
+	p := &jsonParser{in: text, top: []Member{}, checkOnly: true}
 	p.space()
 	if p.at == len(p.in) || p.in[p.at] != '{' {
 		return nil, fmt.Errorf("%w JSON: want an object", ErrMalformed)
@@ -67,6 +68,8 @@ type jsonParser struct {
 	at  int
 	top []Member // collected if not nil
 	err error
+
+	checkOnly bool // the canonical form is not wanted
 }
 
 func (p *jsonParser) fail(what string) {
@@ -115,7 +118,11 @@ func (p *jsonParser) value(out []byte, depth int) []byte {
 	case c == '[':
 		return p.array(out, depth)
 	case c == '"':
-		return appendJSONString(out, p.string())
+		s := p.string()
+		if p.checkOnly {
+			return out
+		}
+		return appendJSONString(out, s)
 	case c == '-' || '0' <= c && c <= '9':
 		return p.number(out)
 	}
@@ -150,13 +157,34 @@ func (p *jsonParser) array(out []byte, depth int) []byte {
 
 type jsonMember struct {
 	key   string
-	sort  []uint16 // RFC 8785 section 3.2.3 sorts by UTF-16 code units
 	value []byte
+}
+
+// compareUTF16 compares by UTF-16 code units (RFC 8785 section 3.2.3). That is
+// the order of code points, but that a code point beyond U+FFFF begins with a
+// surrogate, and so comes before U+E000.
+func compareUTF16(a, b string) int {
+	for a != "" && b != "" {
+		x, n := utf8.DecodeRuneInString(a)
+		y, m := utf8.DecodeRuneInString(b)
+		if x != y {
+			return cmp.Or(cmp.Compare(firstUnit(x), firstUnit(y)), cmp.Compare(x, y))
+		}
+		a, b = a[n:], b[m:]
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+func firstUnit(r rune) rune {
+	if high, _ := utf16.EncodeRune(r); high != utf8.RuneError {
+		return high
+	}
+	return r
 }
 
 func (p *jsonParser) object(out []byte, depth int) []byte {
 	members := p.members(depth)
-	slices.SortFunc(members, func(a, b jsonMember) int { return slices.Compare(a.sort, b.sort) })
+	slices.SortFunc(members, func(a, b jsonMember) int { return compareUTF16(a.key, b.key) })
 	out = append(out, '{')
 	for i, m := range members {
 		if i > 0 {
@@ -166,8 +194,10 @@ func (p *jsonParser) object(out []byte, depth int) []byte {
 			}
 			out = append(out, ',')
 		}
-		out = append(appendJSONString(out, m.key), ':')
-		out = append(out, m.value...)
+		if !p.checkOnly {
+			out = append(appendJSONString(out, m.key), ':')
+			out = append(out, m.value...)
+		}
 	}
 	return append(out, '}')
 }
@@ -177,6 +207,7 @@ func (p *jsonParser) members(depth int) (members []jsonMember) {
 	if p.next('}') {
 		return nil
 	}
+	members = make([]jsonMember, 0, 8)
 	for p.err == nil {
 		p.space()
 		key := p.string()
@@ -189,7 +220,7 @@ func (p *jsonParser) members(depth int) (members []jsonMember) {
 		if depth == 0 && p.top != nil {
 			p.top = append(p.top, Member{key, p.in[begin:p.at]})
 		}
-		members = append(members, jsonMember{key, utf16.Encode([]rune(key)), value})
+		members = append(members, jsonMember{key, value})
 		if p.next('}') {
 			return members
 		}
@@ -210,6 +241,10 @@ func (p *jsonParser) string() string {
 	begin := p.at
 	for p.at < len(p.in) && p.in[p.at] != '"' && p.in[p.at] != '\\' && p.in[p.at] >= ' ' {
 		p.at++
+	}
+	if p.at < len(p.in) && p.in[p.at] == '"' && utf8.Valid(p.in[begin:p.at]) {
+		p.at++
+		return string(p.in[begin : p.at-1]) // no escapes: nearly all strings
 	}
 	out := append([]byte(nil), p.in[begin:p.at]...)
 	for p.err == nil {
@@ -326,6 +361,9 @@ func (p *jsonParser) number(out []byte) []byte {
 	}
 	if integer && math.Abs(f) > maxInt {
 		p.fail("integer beyond 2^53-1 would lose digits; send it as a string, or the payload as payload_b64")
+	}
+	if p.checkOnly {
+		return out
 	}
 	return appendJSONNumber(out, f)
 }
