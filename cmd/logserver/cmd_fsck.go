@@ -16,7 +16,7 @@ import (
 )
 
 func cmdFsck(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {
-	fs := newFlags("fsck", errOut, `logserver fsck -config FILE
+	fs := newFlags("fsck", errOut, `logserver fsck -config FILE [-rebuild]
 
 Reads the whole log and derives everything from it again: that the journal's
 records and sealed payloads are whole, every payload the one its entry commits
@@ -31,6 +31,7 @@ Example:
   logserver fsck -config mylog/config.yaml
 `)
 	config := fs.String("config", "", "configuration `file`")
+	rebuild := fs.Bool("rebuild", false, "first derive all tiles again from the journal, as far as that gives what was signed")
 	if code, done := parseFlags(fs, args, out); done {
 		return code
 	}
@@ -43,6 +44,7 @@ Example:
 		fmt.Fprintf(errOut, "logserver: %v\n", err)
 		return exitUsage
 	}
+	c.rebuild = *rebuild
 	logger := slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	l, err := openLedger(ctx, c, logger)
 	if err != nil {

@@ -52,7 +52,8 @@ type Config struct {
 	// Logs are more logs to host, each at /logs/NAME/.
 	Logs []HostedLog `yaml:"logs"`
 
-	dir string // of the file
+	dir     string // of the file
+	rebuild bool   // derive all tiles again at start; see fsck
 }
 
 // TLSConfig names the files of TLS, in PEM.

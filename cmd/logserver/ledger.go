@@ -59,7 +59,7 @@ func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logge
 	return tiles.Config{
 		Dir: filepath.Join(c.DataDir, "tiles"), StateDir: filepath.Join(c.DataDir, "state"), AnchorDir: c.AnchorDir,
 		FS: disk.OS(), Origin: c.Origin, Signer: key.Signer, Verifier: key.verifier, Source: source,
-		Round: c.Round, Publish: c.Publish, Idle: c.IdlePublish, Logger: logger,
+		Round: c.Round, Publish: c.Publish, Idle: c.IdlePublish, Rebuild: c.rebuild, Logger: logger,
 	}
 }
 

@@ -189,7 +189,10 @@ func TestARestoredOldBackupRefusesToSign(t *testing.T) {
 		"the data without the anchor": {"data"},
 		"the anchor without the data": {"anchor"},
 		"the journal alone":           {"data/journal"},
-		"the tiles and their state":   {"data/tiles", "data/state"},
+		"the tiles and their state":   {"data/tiles", "data/state"}, // derived, too
+		"the tiles alone":             {"data/tiles"},
+		"the state alone":             {"data/state"},
+		"the index alone":             {"data/index"}, // derived: this one heals
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newLog(t, fastPublish)
@@ -202,25 +205,75 @@ func TestARestoredOldBackupRefusesToSign(t *testing.T) {
 			for range 300 {
 				crm.append("migration.load", `{}`)
 			}
+			before := r.checkpointOf(crm.stream.Seq)
 			must(t, r.stop())
 			for _, part := range restore {
 				must(t, os.RemoveAll(filepath.Join(r.dir, part)))
 				must(t, os.CopyFS(filepath.Join(r.dir, part), os.DirFS(filepath.Join(backup, part))))
 			}
+			if name == "the index alone" || name == "the tiles and their state" {
+				r.start()
+				crm.append("migration.load", `{}`)
+				p, err := log.ParseConsistencyProof(r.get(fmt.Sprintf("/v1/proofs/consistency/%d/%d", before.Size, r.checkpointOf(0).Size), r.admin).want(200, "").body)
+				must(t, err)
+				must(t, log.CheckConsistency(before.Head, r.checkpointOf(0).Head, p.Path))
+				return
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			var logged bytes.Buffer
 			err := serve(ctx, r.config(), slog.New(slog.NewTextHandler(&logged, nil)))
-			if strings.HasPrefix(name, "the tiles") || strings.HasPrefix(name, "the anchor") {
-				// Derived data, or a weaker memory: it heals from the journal, or refuses; it never signs another history.
-				t.Logf("%s: %v", name, err)
-				return
-			}
 			if err == nil || ctx.Err() != nil {
 				t.Fatalf("the server runs on an old backup: %v\n%s", err, &logged)
 			}
 			t.Logf("refused: %v", err)
 		})
+	}
+}
+
+// checkpointOf waits for a published checkpoint that covers at least size entries.
+func (r *running) checkpointOf(size uint64) log.Checkpoint {
+	r.t.Helper()
+	for {
+		if c := r.checkpoint(); c.Size >= size {
+			return c
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestDamagedTilesAreDerivedAgainOnRequest(t *testing.T) {
+	r := newLog(t, fastPublish)
+	crm := r.submitter("crm", "m1/customers")
+	crm.append("stream.open", crm.opening())
+	for range 300 {
+		crm.append("migration.load", "")
+	}
+	before := r.checkpointOf(crm.stream.Seq)
+	must(t, r.stop())
+	tile := filepath.Join(r.dir, "data", "tiles", "tile", "0", "000")
+	good := read(t, tile)
+	bad := bytes.Clone(good)
+	bad[77] ^= 1
+	must(t, os.Chmod(tile, 0o600))
+	must(t, os.WriteFile(tile, bad, 0o600))
+	fsck := func(want int, more ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		args := append([]string{"fsck", "-config", filepath.Join(r.dir, "config.yaml")}, more...)
+		if code := run(t.Context(), args, &out, &out, nil); code != want {
+			t.Errorf("fsck %v exits with %d, want %d: %s", more, code, want, &out)
+		}
+	}
+	fsck(exitFailed)
+	fsck(exitOK, "-rebuild")
+	fsck(exitOK)
+	if !bytes.Equal(read(t, tile), good) {
+		t.Error("the tile is not what it was")
+	}
+	r.start()
+	if c := r.checkpointOf(before.Size); c.Size == before.Size && c != before {
+		t.Errorf("checkpoint %v after a rebuild, %v before", c, before)
 	}
 }
 
