@@ -290,15 +290,18 @@ var errUsage = errors.New("usage")
 
 // exitCode maps an error to the contract's exit codes.
 func exitCode(err error) int {
+	var refused *remoteProblem
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &refused):
+		return remoteCode(refused)
+	case errors.Is(err, errCheck):
+		return exitFailed
 	case errors.Is(err, errUsage), errors.Is(err, log.ErrMalformed):
 		return exitUsage
 	case errors.Is(err, log.ErrVersion):
 		return exitVersion
-	case errors.Is(err, errCheck):
-		return exitFailed
 	}
 	return exitIO
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -41,15 +42,24 @@ func readKey(file, name string) (k keyPair, err error) {
 	if k.Name() != name {
 		return k, fmt.Errorf("signing key %s is named %q, want %q", file, k.Name(), name)
 	}
-	// NewSigner has checked the shape PRIVATE+KEY+NAME+HASH+BASE64(type || seed).
-	raw, err := base64.StdEncoding.DecodeString(strings.SplitN(text, "+", 5)[4])
-	if err != nil || len(raw) != 1+ed25519.SeedSize {
-		return k, fmt.Errorf("signing key %s is not an Ed25519 key", file)
+	seed, err := seedOf(text)
+	if err != nil {
+		return k, fmt.Errorf("signing key %s: %w", file, err)
 	}
-	public := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
+	public := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
 	if k.vkey, err = note.NewEd25519VerifierKey(name, public); err != nil {
 		return k, fmt.Errorf("signing key %s: %w", file, err)
 	}
 	k.verifier, err = note.NewVerifier(k.vkey)
 	return k, err
+}
+
+// seedOf gives the seed of PRIVATE+KEY+NAME+HASH+BASE64(type || seed), a text
+// whose shape note.NewSigner has checked, or note.GenerateKey made.
+func seedOf(skey string) ([]byte, error) {
+	raw, err := base64.StdEncoding.DecodeString(strings.SplitN(skey, "+", 5)[4])
+	if err != nil || len(raw) != 1+ed25519.SeedSize {
+		return nil, errors.New("not an Ed25519 key")
+	}
+	return raw[1:], nil
 }
