@@ -76,8 +76,9 @@ type Index struct {
 	db     *pebble.DB
 	lock   *pebble.Lock
 
-	cursor  atomic.Uint64 // entries followed
-	stalled atomic.Bool   // the newest flush failed
+	cursor   atomic.Uint64 // entries followed
+	stalled  atomic.Bool   // the newest flush failed
+	flushErr error         // of the newest flush; owned by Pebble's listener calls, which its lock orders
 
 	mu      sync.Mutex
 	moved   chan struct{}  // closed and replaced when cursor moves or stopped is set

@@ -185,11 +185,20 @@ func (x *Index) backgroundFailed(err error) {
 	if errors.Is(err, pebble.ErrCorruption) {
 		x.condemn(fmt.Errorf("%w: %w", ErrBroken, err))
 	}
+	if x.flushErr != nil && errors.Is(err, x.flushErr) {
+		x.stalled.Store(true)
+	}
 	time.Sleep(retryPause)
 }
 
-// flushed hears of flushes, failed ones too.
-func (x *Index) flushed(i pebble.FlushInfo) { x.stalled.Store(i.Err != nil) }
+// flushed hears of flushes: of a failed one before backgroundFailed does. An
+// empty flush counts as failed here, but is not an error there.
+func (x *Index) flushed(i pebble.FlushInfo) {
+	x.flushErr = i.Err
+	if i.Err == nil {
+		x.stalled.Store(false)
+	}
+}
 
 // condemn stops the index and leaves word for the next Open.
 func (x *Index) condemn(err error) {

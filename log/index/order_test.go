@@ -61,11 +61,29 @@ func (o *order) add(e log.Event, by string, payload []byte, later uint64) Item {
 		open = &p
 	}
 	s.Advance(e, it.Hash, it.Index, open, entry.Sig != nil || entry.Log.Attested != "")
+	o.refuse(e)
 	o.items = append(o.items, it)
 	o.texts = append(o.texts, entry.Marshal())
 	close(o.moved)
 	o.moved = make(chan struct{})
 	return it
+}
+
+// refuse moves the stream whose next event e refused.
+func (o *order) refuse(e log.Event) {
+	r, ok := refusal(e)
+	if !ok {
+		return
+	}
+	s := o.streams[r.stream]
+	if s == nil {
+		fresh := log.NewStream(origin, r.stream)
+		s = &fresh
+	}
+	if r.seq == s.Seq+1 {
+		s.Refuse(r.seq, r.hash)
+		o.streams[r.stream] = s
+	}
 }
 
 func (o *order) Size() uint64 {
