@@ -86,8 +86,8 @@ func TestRealLineageBecomesEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(events) != 54 {
-		t.Errorf("%d events, want 54", len(events))
+	if len(events) != 55 {
+		t.Errorf("%d events, want 55", len(events))
 	}
 	datasets := 0
 	for i, e := range events {
