@@ -56,7 +56,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // scratch
+	defer func() { _ = os.RemoveAll(dir) }() // scratch
 	server, err := buildServer(ctx, dir)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -143,9 +144,7 @@ Examples:
 // search pages through what matches, until each says stop.
 func (r *remote) search(ctx context.Context, filters url.Values, each func(foundJSON) (more bool, err error)) error {
 	query := url.Values{"limit": {fmt.Sprint(pageMax)}}
-	for k, v := range filters {
-		query[k] = v
-	}
+	maps.Copy(query, filters)
 	for {
 		b, err := r.get(ctx, "/v1/events?"+query.Encode())
 		if err != nil {

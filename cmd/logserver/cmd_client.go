@@ -181,9 +181,9 @@ func clientCommand(name string, args []string, out, errOut io.Writer, help strin
 		err = run(fs)
 	}
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver %s: %v\n", name, err)
+		printf(errOut, "logserver %s: %v\n", name, err)
 		if errors.Is(err, errUsage) {
-			fmt.Fprintf(errOut, "hint: logserver %s -help\n", name)
+			printf(errOut, "hint: logserver %s -help\n", name)
 		}
 	}
 	return exitCode(err)

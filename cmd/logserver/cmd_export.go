@@ -212,7 +212,7 @@ func (x *export) tell(ctx context.Context, total int) {
 	for {
 		select {
 		case <-tick.C:
-			fmt.Fprintf(x.errOut, "export: %d of %d entries\n", x.done.Load(), total)
+			printf(x.errOut, "export: %d of %d entries\n", x.done.Load(), total)
 		case <-ctx.Done():
 			return
 		}

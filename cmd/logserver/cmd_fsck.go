@@ -42,16 +42,16 @@ Example:
 	}
 	c, err := readConfig(*config)
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver: %v\n", err)
+		printf(errOut, "logserver: %v\n", err)
 		return exitUsage
 	}
 	c.rebuild = *rebuild
 	logger := slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	l, err := openLedger(ctx, c, logger)
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver: fsck: %v\n", err)
+		printf(errOut, "logserver: fsck: %v\n", err)
 		if errors.Is(err, disk.ErrLocked) {
-			fmt.Fprintln(errOut, "hint: stop the server first")
+			printf(errOut, "%s\n", "hint: stop the server first")
 			return exitIO
 		}
 		return exitFailed
@@ -59,10 +59,10 @@ Example:
 	f := &fsck{l: l, out: out, errOut: errOut, findings: log.NewFindings(), gone: make(map[uint64]bool), ordered: make(map[uint64]uint64)}
 	err = errors.Join(f.run(ctx), l.close())
 	if err != nil {
-		fmt.Fprintf(out, "FAIL\n%v\n", err)
+		printf(out, "FAIL\n%v\n", err)
 		return exitFailed
 	}
-	fmt.Fprintf(out, "OK: %d entries, %d payloads, %d erased, tree of size %d, %d index keys\n",
+	printf(out, "OK: %d entries, %d payloads, %d erased, tree of size %d, %d index keys\n",
 		l.journal.Size(), f.payloads, len(f.gone), l.tree.Head().Size, f.keys)
 	return exitOK
 }
@@ -104,7 +104,7 @@ func (f *fsck) entries(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer check.Close() //nolint:errcheck // a scratch folder
+	defer func() { _ = check.Close() }() // a scratch folder
 	size := f.l.journal.Size()
 	audit := log.NewAudit(log.AuditConfig{
 		Origin: f.l.c.Origin, LogKeys: f.l.open.Keys, Has: func(i uint64) bool { return i < size },
@@ -193,6 +193,6 @@ func (f *fsck) progress(what string, done, total uint64) {
 	}
 	if time.Since(f.told) > 2*time.Second {
 		f.told = time.Now()
-		fmt.Fprintf(f.errOut, "fsck: %s %d of %d\n", what, done, total)
+		printf(f.errOut, "fsck: %s %d of %d\n", what, done, total)
 	}
 }

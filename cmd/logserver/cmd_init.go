@@ -78,10 +78,10 @@ Example:
 	}
 	logger := slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if err := initLog(ctx, *dir, *origin, *listen, logger); err != nil {
-		fmt.Fprintf(errOut, "logserver: init %s: %v\n", *dir, err)
+		printf(errOut, "logserver: init %s: %v\n", *dir, err)
 		return exitCode(err)
 	}
-	fmt.Fprintf(out, `Made log %s in %s
+	printf(out, `Made log %s in %s
   log.vkey, receipt.vkey  the log's public keys: give them to auditors by another channel than the log
   policy                  the same as a tlog-policy file, with no witnesses yet
   admin.token             the administrator's token (secret)
@@ -231,7 +231,7 @@ func newFlags(name string, errOut io.Writer, help string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(errOut)
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "Usage: %s\nFlags:\n", help)
+		printf(fs.Output(), "Usage: %s\nFlags:\n", help)
 		fs.PrintDefaults()
 	}
 	return fs

@@ -44,10 +44,10 @@ func cmdKeys(ctx context.Context, args []string, out, errOut io.Writer, _ io.Rea
 	case "list", "add", "revoke":
 		return keysRemote(ctx, verb, args, out, errOut)
 	case "-h", "-help", "--help", "help":
-		fmt.Fprintf(out, "Usage: %s", keysHelp)
+		printf(out, "Usage: %s", keysHelp)
 		return exitOK
 	}
-	fmt.Fprintf(errOut, "Usage: %s", keysHelp)
+	printf(errOut, "Usage: %s", keysHelp)
 	return exitUsage
 }
 
@@ -68,21 +68,21 @@ func keysNew(args []string, out, errOut io.Writer) int {
 		err = writeNew(*file, []byte(skey+"\n"), 0o600)
 	}
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver: keys new: %v\n", err)
+		printf(errOut, "logserver: keys new: %v\n", err)
 		return exitCode(err)
 	}
-	fmt.Fprintln(out, vkey)
+	printf(out, "%s\n", vkey)
 	if *origin == "" {
 		return exitOK
 	}
 	seed, err := seedOf(skey)
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver: keys new: %v\n", err)
+		printf(errOut, "logserver: keys new: %v\n", err)
 		return exitCode(err)
 	}
 	key := ed25519.NewKeyFromSeed(seed)
 	proof := ed25519.Sign(key, log.PossessionText(*origin, *principal, log.PublicKey(key.Public().(ed25519.PublicKey))))
-	fmt.Fprintln(out, base64.StdEncoding.EncodeToString(proof))
+	printf(out, "%s\n", base64.StdEncoding.EncodeToString(proof))
 	return exitOK
 }
 

@@ -46,7 +46,7 @@ Example:
 	}
 	c, err := readConfig(*config)
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver: %v\n", err)
+		printf(errOut, "logserver: %v\n", err)
 		return exitUsage
 	}
 	logger := slog.New(slog.NewJSONHandler(errOut, nil))
@@ -147,7 +147,7 @@ func openHost(ctx context.Context, c Config, logger *slog.Logger, reg prometheus
 		prefix := "/logs/" + h.names[i]
 		h.mux.Handle(prefix+"/", http.StripPrefix(prefix, s.routes()))
 	}
-	h.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	h.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { printf(w, "ok\n") })
 	h.mux.HandleFunc("GET /readyz", h.ready)
 	h.mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")

@@ -55,11 +55,11 @@ Examples:
 		return err
 	})
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver: make token for %q: %v\n", req.Principal, err)
+		printf(errOut, "logserver: make token for %q: %v\n", req.Principal, err)
 		return exitCode(err)
 	}
-	fmt.Fprintln(out, a.Token)
-	fmt.Fprintf(errOut, "token %s of %s, role %s, until %s, logged as entry %d\n",
+	printf(out, "%s\n", a.Token)
+	printf(errOut, "token %s of %s, role %s, until %s, logged as entry %d\n",
 		a.ID, req.Principal, req.Role, time.UnixMilli(int64(a.Expires)).UTC().Format(time.DateOnly), a.Index)
 	return exitOK
 }
@@ -101,10 +101,10 @@ Example:
 		return err
 	})
 	if err != nil {
-		fmt.Fprintf(errOut, "logserver: register key for %q: %v\n", req.Principal, err)
+		printf(errOut, "logserver: register key for %q: %v\n", req.Principal, err)
 		return exitCode(err)
 	}
-	fmt.Fprintf(out, "key %s of %s, registered as entry %d\n", a.Key, req.Principal, a.Index)
+	printf(out, "key %s of %s, registered as entry %d\n", a.Key, req.Principal, a.Index)
 	return exitOK
 }
 
@@ -150,7 +150,7 @@ func askServer(ctx context.Context, c Config, method, path string, req, answer a
 	if err != nil {
 		return fmt.Errorf("ask the server: %w", err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing depends on it
+	defer func() { _ = resp.Body.Close() }() // nothing depends on it
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return fmt.Errorf("read the server's answer: %w", err)

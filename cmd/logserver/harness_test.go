@@ -134,7 +134,7 @@ func (r *running) do(method, path, token, contentType string, body []byte, heade
 	}
 	resp, err := http.DefaultClient.Do(req)
 	must(r.t, err)
-	defer resp.Body.Close() //nolint:errcheck // read to the end
+	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
 	must(r.t, err)
 	return httpAnswer{r.t, resp.StatusCode, resp.Header, b}

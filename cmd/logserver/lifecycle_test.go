@@ -297,9 +297,13 @@ func TestInitMakesAWholeLogOrNothing(t *testing.T) {
 		return run(t.Context(), append([]string{"init"}, args...), &out, &out, nil), out.String()
 	}
 	for _, args := range [][]string{
-		{}, {"-dir", filepath.Join(dir, "a")}, {"-dir", filepath.Join(dir, "a"), "-origin", "two words"},
-		{"-dir", filepath.Join(dir, "a"), "-origin", "TEST.example/log"}, {"-dir", filepath.Join(dir, "a"), "-origin", "x", "-listen", "nowhere"},
-		{"-dir", filepath.Join(dir, "a"), "-origin", "x", "more"}, {"-flag"},
+		{},
+		{"-dir", filepath.Join(dir, "a")},
+		{"-dir", filepath.Join(dir, "a"), "-origin", "two words"},
+		{"-dir", filepath.Join(dir, "a"), "-origin", "TEST.example/log"},
+		{"-dir", filepath.Join(dir, "a"), "-origin", "x", "-listen", "nowhere"},
+		{"-dir", filepath.Join(dir, "a"), "-origin", "x", "more"},
+		{"-flag"},
 	} {
 		if code, out := initIn(args...); code != exitUsage {
 			t.Errorf("init %q exits with %d: %s", args, code, out)
@@ -457,7 +461,7 @@ func TestBodiesAreBoundedOneByOneAndTogether(t *testing.T) {
 	// One body that does not come keeps the bytes of all: the next is turned away, not queued.
 	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
 	must(t, err)
-	defer c.Close() //nolint:errcheck // closed before, if all is well
+	defer func() { _ = c.Close() }() // closed before, if all is well
 	_, err = fmt.Fprintf(c, "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 65536\r\n\r\n", r.admin)
 	must(t, err)
 	var a httpAnswer
@@ -531,7 +535,7 @@ func TestMetricsHealthAndDescription(t *testing.T) {
 	admin := "http://" + strings.TrimSpace(string(read(t, filepath.Join(r.dir, "admin.addr"))))
 	resp, err := http.Get(admin + "/metrics") //nolint:noctx // a test's
 	must(t, err)
-	defer resp.Body.Close() //nolint:errcheck // read to the end
+	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
 	must(t, err)
 	for _, want := range []string{"piperoll_size{", "piperoll_problems_total{", `type="urn:piperoll:problem:unauthenticated"`, "piperoll_read_only{"} {

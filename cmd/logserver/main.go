@@ -64,16 +64,16 @@ func run(ctx context.Context, args []string, out, errOut io.Writer, in io.Reader
 			return c.run(ctx, args[1:], out, errOut, in)
 		}
 	}
-	fmt.Fprintf(errOut, "logserver: no command %q; see logserver help\n", args[0])
+	printf(errOut, "logserver: no command %q; see logserver help\n", args[0])
 	return exitUsage
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "Usage: logserver COMMAND [flags]\n\n")
+	printf(w, "Usage: logserver COMMAND [flags]\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+		printf(w, "  %-8s %s\n", c.name, c.summary)
 	}
-	fmt.Fprint(w, `
+	printf(w, `
 Each command has -help with examples. The first five minutes:
 
   logserver init -dir mylog -origin example.com/mylog
@@ -81,4 +81,9 @@ Each command has -help with examples. The first five minutes:
 
 Exit codes: 0 done, 1 a check failed, 2 usage, 3 not established, 4 version, 5 limit, 6 unreachable or I/O.
 `)
+}
+
+// printf tells people. If they do not listen, there is nobody to tell that.
+func printf(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...)
 }

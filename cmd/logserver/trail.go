@@ -27,7 +27,7 @@ type trail struct {
 	dropped  uint64 // that no longer fitted: counted, in the next summary
 }
 
-type refusalKey struct{ by, auth, reason, route, stream string }
+type refusalKey struct{ by, auth, reason, route string }
 
 // A refusal is what a window counts after its first entry.
 type refusal struct {
