@@ -1,10 +1,8 @@
 package log
 
 import (
-	"encoding/hex"
 	"maps"
 	"slices"
-	"strconv"
 )
 
 // An auditStream is a stream as far as its entries are at hand.
@@ -62,31 +60,19 @@ func (a *Audit) skipTo(s *auditStream, migration string, seq uint64, prev Hash) 
 
 // refused moves the stream whose event was refused: it took its seq.
 func (a *Audit) refused(e Event) {
-	var name, seqText, hashText string
-	for _, o := range e.Objects {
-		switch o.Role {
-		case "stream":
-			name = o.Name
-		case "seq":
-			seqText = o.Name
-		case "event":
-			hashText = o.Name
-		}
-	}
-	seq, err := strconv.ParseUint(seqText, 10, 53)
-	hash, err2 := hex.DecodeString(hashText)
-	s := a.streams[name]
-	if err != nil || err2 != nil || len(hash) != len(Hash{}) || s == nil {
+	r, took := RefusalOf(e)
+	s := a.streams[r.Stream]
+	if !took || s == nil {
 		return // it took nothing, or its stream is not at hand
 	}
-	if seq != s.Seq+1 {
-		a.f.Fail("integrity.chain", "stream %q is at seq %d, and seq %d was refused", name, s.Seq, seq)
+	if r.Seq != s.Seq+1 {
+		a.f.Fail("integrity.chain", "stream %q is at seq %d, and seq %d was refused", r.Stream, s.Seq, r.Seq)
 		return
 	}
 	// The refused event is not at hand, so no later tail reaches those before it.
 	a.unknown += s.pending
 	s.pending = 0
-	s.Refuse(seq, Hash(hash))
+	s.Refuse(r.Seq, r.Hash)
 }
 
 // attest says who vouches for an event, and whether it ended a request.
