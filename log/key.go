@@ -78,6 +78,10 @@ func ParseVKey(vkey string) (name string, key PublicKey, err error) {
 		return "", key, fmt.Errorf("%w vkey: want type 0x01 and 32 bytes in strict base64", ErrMalformed)
 	}
 	copy(key[:], raw[1:])
+	// The library takes the key id in upper case too.
+	if again, err := key.VKey(v.Name()); err != nil || again != vkey {
+		return "", key, fmt.Errorf("%w vkey: not the canonical spelling", ErrMalformed)
+	}
 	return v.Name(), key, key.Check()
 }
 

@@ -52,7 +52,7 @@ func ParseLogOpen(text []byte) (LogOpen, error) {
 	s.list(16, func() {
 		var k LogKey
 		s.lit(`{"purpose":`)
-		k.Purpose = s.name()
+		k.Purpose = s.str("a purpose", func(t string) bool { return t == PurposeCheckpoint || t == PurposeReceipt })
 		s.lit(`,"vkey":`)
 		k.VKey = s.visible(2048)
 		s.lit(`}`)
@@ -255,7 +255,13 @@ func ParseKeyRegistered(text []byte) (KeyRegistered, error) {
 	s.lit(`,"v":`)
 	s.version()
 	s.lit(`}`)
-	return k, s.end()
+	if err := s.end(); err != nil {
+		return KeyRegistered{}, err
+	}
+	if err := k.Key.Check(); err != nil {
+		return KeyRegistered{}, fmt.Errorf("key.registered payload: %w", err)
+	}
+	return k, nil
 }
 
 // A KeyRevoked is the payload of key.revoked.

@@ -114,6 +114,9 @@ func AppendBundle(bundle, entry []byte) []byte {
 
 // ParseBundle splits an entry bundle of width entries. The entries share its memory.
 func ParseBundle(bundle []byte, width int) ([][]byte, error) {
+	if width < 1 || width > TileWidth {
+		return nil, fmt.Errorf("%w entry bundle: width %d, want 1 to %d", ErrMalformed, width, TileWidth)
+	}
 	entries := make([][]byte, 0, width)
 	rest := bundle
 	for range width {
