@@ -42,7 +42,8 @@ class Keyring:
             fault_unless(good, "possession is not proven")
         if "previous" in payload:
             before = self.keys.get(p.unb64(payload["previous"]["key"]))
-            fault_unless(before and before["principal"] == principal, "previous key is not the principal's")
+            known = before and before["principal"] == principal and before["revoked"] is None
+            fault_unless(known, "previous key is not a valid one of the principal")
             text = p.succession_text(self.origin, principal, public)
             fault_unless(p.check_sig(payload["previous"], before["public"], text), "succession does not verify")
         self.keys[key] = {
@@ -118,18 +119,13 @@ def refusal(event):
     """(stream, seq, EventHash) that a log.refused takes, or None if it takes nothing."""
     if event["kind"] != "log.refused":
         return None
-    found = {}
-    for item in event["objects"]:
-        found.setdefault(item["role"], item["name"])
-    if not {"stream", "seq", "event"} <= set(found):
+    found = {role: [o["name"] for o in event["objects"] if o["role"] == role] for role in ("stream", "seq", "event")}
+    if any(len(names) != 1 for names in found.values()):
         return None
-    try:
-        seq = p.decimal(found["seq"])
-    except p.Malformed:
+    seq, refused_hash = found["seq"][0], found["event"][0]
+    if not re.fullmatch("[1-9][0-9]{0,15}", seq) or int(seq) > p.MAX_INT or not re.fullmatch("[0-9a-f]{64}", refused_hash):
         return None
-    if not re.fullmatch("[0-9a-f]{64}", found["event"]):
-        return None
-    return found["stream"], seq, bytes.fromhex(found["event"])
+    return found["stream"][0], int(seq), bytes.fromhex(refused_hash)
 
 
 def account(control, announced, listed, at_hand):

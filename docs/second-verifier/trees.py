@@ -209,7 +209,7 @@ def parse_tile_path(path):
     index = int(re.sub("[x/]", "", found.group(2)))
     width = 256 if found.group(3) is None else int(found.group(3))
     require(level is None or level <= 63, "level above 63")
-    require(1 <= width <= 256 and index <= MAX_INT, "tile out of range")
+    require(1 <= width <= 256 and index <= MAX_INT >> 8, "tile out of range")
     require(tile_path(level, index, width) == path, "path is not canonical")
     return level, index, width
 

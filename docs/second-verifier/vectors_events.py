@@ -208,7 +208,7 @@ def part_file():
     bad = json_faults(PART, unversioned=True) + named(
         without(PART, "as_of", "auth", "blind", "by", "received", "skew_ms")
         + list(member_faults(PART, as_of=BAD_INTS, received=BAD_INTS, by=BAD_NAMES,
-                             auth=BAD_NAMES + [("other", "password"), ("token-without-id", "token:")],
+                             auth=BAD_NAMES,
                              skew_ms=[("2^53", BEYOND), ("minus-2^53", -BEYOND), ("fraction", 0.5), ("string", "0")],
                              blind=[("15-bytes", p.b64(bytes(15))), ("17-bytes", p.b64(bytes(17))), ("empty", ""),
                                     ("base64-spare-bits", p.b64(bytes(16))[:-3] + "B==")],

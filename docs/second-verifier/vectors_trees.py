@@ -1,10 +1,8 @@
-"""Vectors of sections 6 and 7: streams, migrations, notes, proofs, tiles."""
+"""Vectors of section 7: notes, proofs, tiles."""
 
 import fixtures as f
-import folds
 import piperoll as p
 import trees
-from fixtures import text
 from vectors_events import _spare_bits
 
 LEAVES = [p.leaf_hash(b"TEST leaf %d" % n) for n in range(70)]
@@ -220,7 +218,7 @@ def range_file():
 
 
 def tile_file():
-    numbers = [0, 1, 9, 10, 99, 100, 255, 256, 999, 1000, 1001, 65535, 999999, 1000000, 1234067, 999999999, 1000000000, 2**45]
+    numbers = [0, 1, 9, 10, 99, 100, 255, 256, 999, 1000, 1001, 65535, 999999, 1000000, 1234067, 999999999, 1000000000, 2**45 - 1]
     paths = [{"level": level, "index": n, "width": w} for level in (0, 1, 6) for n in numbers for w in (256, 1, 255)]
     paths += [{"level": -1, "index": n, "width": w} for n in numbers for w in (256, 7)]
     for case in paths:
@@ -230,7 +228,7 @@ def tile_file():
                  "tile/0/001.p/0", "tile/0/001.p/256", "tile/0/001.p/01", "tile/0/001.p/", "tile/0/001.p", "tile/0/001.p/1/", "tile/0/001.p/+1",
                  "tile/0/001.p/-1", "tile/0/001.P/1", "/tile/0/001", "tile/0/001/", "tile//001", "tile/0//001", "tile/entries", "tile/entries/",
                  "tile/entries/x000/001", "tile/data/001", "tile/Entries/001", "tile/0/001?x", "tile/0/001\n", "tile/0/../001", "tile/0/X001/000",
-                 "tile/0/001.p/1.p/1", "tile/8/0/001", "tile/0/ 01", "tile/0/\uff11\uff11\uff11", "tile/0/x001/x002/x003/x004/x005/x006/x007/x008/009"]
+                 "tile/0/001.p/1.p/1", "tile/8/0/001", "tile/0/ 01", "tile/0/\uff11\uff11\uff11", trees.tile_path(0, 2**45), trees.tile_path(None, 2**45), "tile/0/x001/x002/x003/x004/x005/x006/x007/x008/009"]
     entries = [b"", b"a", b"TEST entry", bytes(range(256))]
     good = [("one", [b"TEST"]), ("four", entries), ("256", [b"%d" % n for n in range(256)])]
     bad = [("empty", b"", 1), ("length-cut", b"\0", 1), ("entry-cut", b"\0\2a", 1), ("trailing-byte", b"\0\1a\0", 1), ("one-too-many", b"\0\1a\0\1b", 1),
