@@ -123,6 +123,12 @@ func (d *directory) has(kind log.ExportKind, number uint64) bool {
 
 // read reads a file that the listing has.
 func (d *directory) read(kind log.ExportKind, number uint64) ([]byte, error) {
+	return d.readInto(nil, kind, number)
+}
+
+// readInto is read into buf, if that is large enough: with four files for each
+// entry, most of the time goes into system calls and buffers.
+func (d *directory) readInto(buf []byte, kind log.ExportKind, number uint64) ([]byte, error) {
 	file := log.ExportFile{Kind: kind, Number: number}
 	r := d.root
 	if folder := file.Folder(); folder != "" {
@@ -133,7 +139,7 @@ func (d *directory) read(kind log.ExportKind, number uint64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", file.Path(), err)
 	}
 	defer func() { _ = f.Close() }() // read only
-	return readAll(f, file.Path(), file.MaxBytes())
+	return readAll(f, buf, file.Path(), file.MaxBytes())
 }
 
 // checkNames finds files that stand alone: a proof or a payload of no event

@@ -37,32 +37,40 @@ func (l *loaded) fail(check, format string, args ...any) {
 }
 
 // A loader reads and checks entries on their own: parsing, inclusion, payload.
+// One goroutine uses it at a time.
 type loader struct {
 	d          *directory
 	checkpoint []byte // exact bytes: every proof has to carry them
 	head       log.Head
+	buf        []byte // for one file at a time
+	salt       []byte // for a salt, while buf has its payload
+}
+
+func newLoader(d *directory, checkpoint []byte, head log.Head) *loader {
+	// Large enough for every entry and proof; a larger payload has a buffer of its own.
+	return &loader{d, checkpoint, head, make([]byte, 0, 160<<10), make([]byte, 0, 64)}
 }
 
 // load checks one entry; the error is for files that cannot be read.
 func (l *loader) load(index uint64) (*loaded, error) {
 	x := &loaded{index: index}
-	text, err := l.d.read(log.ExportEvent, index)
+	text, err := l.d.readInto(l.buf, log.ExportEvent, index)
 	if err != nil {
 		return nil, err
 	}
 	x.leaf = log.LeafHash(text)
+	entry, parseErr := log.ParseEntry(text)
 	if l.d.has(log.ExportProof, index) {
 		if err := l.inclusion(x); err != nil {
 			return nil, err
 		}
 	}
-	entry, err := log.ParseEntry(text)
 	switch {
-	case errors.Is(err, log.ErrVersion) && x.proven:
-		x.unsupported = err
+	case errors.Is(parseErr, log.ErrVersion) && x.proven:
+		x.unsupported = parseErr
 		return x, nil
-	case err != nil:
-		x.fail("integrity.entry", "entry %d: %v", index, err)
+	case parseErr != nil:
+		x.fail("integrity.entry", "entry %d: %v", index, parseErr)
 		return x, nil
 	}
 	x.exhibit = &log.Exhibit{Index: index, Entry: entry}
@@ -76,7 +84,7 @@ func (l *loader) load(index uint64) (*loaded, error) {
 }
 
 func (l *loader) inclusion(x *loaded) error {
-	text, err := l.d.read(log.ExportProof, x.index)
+	text, err := l.d.readInto(l.buf, log.ExportProof, x.index)
 	if err != nil {
 		return err
 	}
@@ -107,11 +115,11 @@ func (l *loader) payload(x *loaded) error {
 		x.fail("integrity.payload", "entry %d: the event commits to no payload, but there is one", x.index)
 		return nil
 	}
-	text, err := l.d.read(log.ExportPayload, x.index)
+	text, err := l.d.readInto(l.buf, log.ExportPayload, x.index)
 	if err != nil {
 		return err
 	}
-	saltText, err := l.d.read(log.ExportSalt, x.index)
+	saltText, err := l.d.readInto(l.salt, log.ExportSalt, x.index)
 	if err != nil {
 		return err
 	}
@@ -129,7 +137,7 @@ func (l *loader) payload(x *loaded) error {
 	}
 	x.exhibit.Disclosed = true
 	if log.Structural(x.exhibit.Entry.Event.Kind) {
-		x.exhibit.Payload = text
+		x.exhibit.Payload = bytes.Clone(text)
 	}
 	return nil
 }
@@ -150,9 +158,10 @@ func (l *loader) loadAll(indexes []uint64, do func(*loaded) error) error {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range workers {
+		mine := newLoader(l.d, l.checkpoint, l.head)
 		wg.Go(func() {
 			for b := range work {
-				l.run(b)
+				mine.run(b)
 			}
 		})
 	}

@@ -124,7 +124,7 @@ func TestUnreadableFiles(t *testing.T) {
 		if err := os.RemoveAll(s.out); err != nil {
 			t.Fatal(err)
 		}
-		ld := &loader{d, l.checkpoint(9), log.Head{}}
+		ld := newLoader(d, l.checkpoint(9), log.Head{})
 		if err := ld.loadAll(d.numbers[log.ExportEvent], func(*loaded) error { return nil }); err == nil {
 			t.Error("loadAll of removed files: no error")
 		}

@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -221,18 +222,27 @@ func readFile(name string, most int) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // read only
-	return readAll(f, name, most)
+	return readAll(f, nil, name, most)
 }
 
-func readAll(f io.Reader, name string, most int) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+// readAll reads up to most bytes, into buf while it is large enough.
+func readAll(f io.Reader, buf []byte, name string, most int) ([]byte, error) {
+	text := buf[:0]
+	for {
+		if len(text) == cap(text) {
+			text = slices.Grow(text, 4096)
+		}
+		n, err := f.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		switch {
+		case len(text) > most:
+			return nil, fmt.Errorf("%w: %s has more than %d bytes", log.ErrLimit, name, most)
+		case errors.Is(err, io.EOF):
+			return text, nil
+		case err != nil:
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
 	}
-	if len(text) > most {
-		return nil, fmt.Errorf("%w: %s has more than %d bytes", log.ErrLimit, name, most)
-	}
-	return text, nil
 }
 
 // readPolicy reads the auditor's policy. A file that is no policy is a mistake

@@ -183,7 +183,7 @@ func TestLoadAllStops(t *testing.T) {
 	s := newScene(t, l, "g", l.export())
 	d := must(openDirectory(s.out, log.NewFindings()))
 	defer d.close()
-	ld := &loader{d, l.checkpoint(9), log.Head{}}
+	ld := newLoader(d, l.checkpoint(9), log.Head{})
 	indexes := slices.Repeat([]uint64{5}, 1000)
 	if err := ld.loadAll(indexes, func(*loaded) error { return io.ErrUnexpectedEOF }); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("loadAll = %v, want %v", err, io.ErrUnexpectedEOF)

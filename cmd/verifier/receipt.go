@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -227,7 +226,7 @@ func (c *claim) holdToDirectory(name string) error {
 	if err != nil {
 		return err
 	}
-	l := &loader{d, bytes.Clone(note), o.Checkpoint.Head}
+	l := newLoader(d, note, o.Checkpoint.Head)
 	var missing []error
 	for i, leaf := range c.leaves {
 		index := c.receipt.First + uint64(i)

@@ -191,7 +191,7 @@ func (v *verification) entries() error {
 	indexes := v.d.numbers[log.ExportEvent]
 	said := newProgress(v.s.err, len(indexes))
 	proven := 0
-	l := &loader{v.d, v.note, v.opened.Checkpoint.Head}
+	l := newLoader(v.d, v.note, v.opened.Checkpoint.Head)
 	err := l.loadAll(indexes, func(x *loaded) error {
 		said.step()
 		for _, b := range x.faults {
