@@ -73,6 +73,7 @@ func (a *Audit) refused(e Event) {
 	a.unknown += s.pending
 	s.pending = 0
 	s.Refuse(r.Seq, r.Hash)
+	s.tailLost = false // a refusal ends a request too
 }
 
 // attest says who vouches for an event, and whether it ended a request.

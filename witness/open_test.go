@@ -83,11 +83,12 @@ func newCrowd(t *testing.T) crowd {
 
 func (c crowd) policy(t *testing.T, rules string) Policy {
 	t.Helper()
-	b := "log " + c.log.String() + "\nlog " + c.receipts.String() + "\n"
+	var b strings.Builder
+	b.WriteString("log " + c.log.String() + "\nlog " + c.receipts.String() + "\n")
 	for i, w := range c.w {
-		b += fmt.Sprintf("witness w%d %s\n", i+1, w)
+		b.WriteString(fmt.Sprintf("witness w%d %s\n", i+1, w))
 	}
-	p, err := ParsePolicy([]byte(b + rules))
+	p, err := ParsePolicy([]byte(b.String() + rules))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -310,19 +310,21 @@ func (f files) paths() []string {
 
 // policy lists the log's keys and its witnesses.
 func (l *fakeLog) policy(quorum string) string {
-	text := "log " + l.vkey + "\nlog " + l.receiptVKey + "\n"
+	var text strings.Builder
+	text.WriteString("log " + l.vkey + "\nlog " + l.receiptVKey + "\n")
 	for i, w := range l.witnesses {
-		text += fmt.Sprintf("witness w%d %s\n", i+1, w.vkey)
+		text.WriteString(fmt.Sprintf("witness w%d %s\n", i+1, w.vkey))
 	}
-	return text + "group g 2 w1 w2 w3\nquorum " + quorum + "\n"
+	return text.String() + "group g 2 w1 w2 w3\nquorum " + quorum + "\n"
 }
 
 func (l *fakeLog) submitters() string {
-	text := "# keys of submitters\n\n"
+	var text strings.Builder
+	text.WriteString("# keys of submitters\n\n")
 	for _, p := range l.people {
-		text += p.name + " " + must(p.public().VKey(p.name)) + "\n"
+		text.WriteString(p.name + " " + must(p.public().VKey(p.name)) + "\n")
 	}
-	return text
+	return text.String()
 }
 
 func openStream(mode, owner string, keys ...log.PublicKey) draft {
