@@ -29,34 +29,30 @@ type Difference struct {
 }
 
 // NewCheck begins to check the entries followed by now. The index goes on
-// working. scratch is a directory that the check makes and removes; it grows
-// as large as the index.
+// working; its Close waits for that of the check. scratch is a directory that
+// the check makes and removes; it grows as large as the index.
 func (x *Index) NewCheck(scratch string) (*Check, error) {
-	if err := os.Mkdir(scratch, 0o700); err != nil {
+	if err := x.enter(); err != nil {
+		return nil, err
+	}
+	fresh, err := openScratch(scratch, x.origin)
+	if err != nil {
+		x.leave()
 		return nil, fmt.Errorf("check index: %w", err)
 	}
-	fresh, err := Open(Config{Dir: scratch, Origin: x.origin, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("check index: %w", err), os.RemoveAll(scratch))
-	}
 	c := &Check{x: x, scratch: scratch, fresh: fresh}
-	if err := c.take(); err != nil {
-		return nil, errors.Join(fmt.Errorf("check index: %w", err), fresh.Close(), os.RemoveAll(scratch))
-	}
+	// Between two calls of Apply: the snapshot and the cursor belong together.
+	x.writer.Lock()
+	defer x.writer.Unlock()
+	c.snapshot, c.cursor = x.db.NewSnapshot(), x.Cursor()
 	return c, nil
 }
 
-// take takes a snapshot; its cursor is read from it, since Apply may be at work.
-func (c *Check) take() error {
-	c.x.writer.Lock()
-	defer c.x.writer.Unlock()
-	if err := c.x.enter(); err != nil {
-		return err
+func openScratch(dir, origin string) (*Index, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
 	}
-	defer c.x.leave()
-	c.snapshot = c.x.db.NewSnapshot()
-	c.cursor = c.x.Cursor()
-	return nil
+	return Open(Config{Dir: dir, Origin: origin, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // Apply takes the next entries of the order, from index 0 on; see
@@ -75,10 +71,6 @@ func (c *Check) Compare(ctx context.Context, limit int, each func(Difference)) (
 		each(Difference{"cursor", fmt.Sprintf("%d entries followed, but there are %d", c.cursor, got)})
 		return 0, nil
 	}
-	if err := c.x.enter(); err != nil {
-		return 0, err
-	}
-	defer c.x.leave()
 	have, err := c.snapshot.NewIter(nil)
 	if err != nil {
 		return 0, c.x.judge(err)
@@ -130,6 +122,7 @@ func compareKeys(ctx context.Context, have, want *pebble.Iterator, limit int, ea
 
 // Close removes the scratch directory.
 func (c *Check) Close() error {
+	defer c.x.leave()
 	return errors.Join(c.snapshot.Close(), c.fresh.Close(), os.RemoveAll(c.scratch))
 }
 

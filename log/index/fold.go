@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -57,32 +57,40 @@ func (f *fold) reset() {
 	}
 }
 
-// flush writes into the batch what was gathered.
-func (f *fold) flush(b *pebble.Batch) error {
+// A changes is what one Apply writes. The first error is kept to the end.
+type changes struct {
+	batch *pebble.Batch
+	err   error
+}
+
+func (c *changes) set(key, value []byte) {
+	if c.err == nil {
+		c.err = c.batch.Set(key, value, nil)
+	}
+}
+
+// merge appends to a value.
+func (c *changes) merge(key, value []byte) {
+	if c.err == nil {
+		c.err = c.batch.Merge(key, value, nil)
+	}
+}
+
+// flush writes what was gathered.
+func (f *fold) flush(c *changes) {
 	for t, r := range f.postings {
-		if err := b.Merge(windowKey(t.class, t.name, r.window<<windowBits), r.value, nil); err != nil {
-			return err
-		}
+		c.merge(windowKey(t.class, t.name, r.window<<windowBits), r.value)
 	}
 	for name, s := range f.dirty {
 		v, err := log.MarshalStream(*s)
-		if err != nil {
-			return fmt.Errorf("marshal stream %q: %w", name, err)
-		}
-		if err := b.Set(nameKey(classStream, name), v, nil); err != nil {
-			return err
-		}
+		c.err = errors.Join(c.err, err)
+		c.set(nameKey(classStream, name), v)
 	}
 	for name, m := range f.changed {
 		v, err := json.Marshal(m)
-		if err != nil {
-			return fmt.Errorf("marshal migration %q: %w", name, err)
-		}
-		if err := b.Set(nameKey(classMigration, name), v, nil); err != nil {
-			return err
-		}
+		c.err = errors.Join(c.err, err)
+		c.set(nameKey(classMigration, name), v)
 	}
-	return nil
 }
 
 // settle keeps what the next batch can use, within the limits.
@@ -107,31 +115,29 @@ func (f *fold) settle() {
 }
 
 // foldItem folds one entry in.
-func (x *Index) foldItem(b *pebble.Batch, it *Item) error {
-	e := &it.Entry.Event
+func (x *Index) foldItem(c *changes, it *Item) error {
 	n := binary.BigEndian.AppendUint64(nil, it.Index)
-	if err := b.Set(hashKey(it.Hash), n, nil); err != nil {
+	c.set(hashKey(it.Hash), n)
+	if err := x.foldSecond(c, it, n); err != nil {
 		return err
 	}
-	if err := x.foldSecond(b, it, n); err != nil {
-		return err
-	}
-	if err := x.foldStream(b, it); err != nil {
+	if err := x.foldStream(c, it); err != nil {
 		return err
 	}
 	if err := x.foldMigration(it); err != nil {
 		return err
 	}
-	if r, ok := refusal(*e); ok {
-		if err := x.foldRefusal(b, r, it.Index); err != nil {
+	if r, ok := refusal(it.Entry.Event); ok {
+		if err := x.foldRefusal(c, r, it.Index); err != nil {
 			return err
 		}
 	}
-	return x.post(b, it)
+	x.fold.post(c, it)
+	return nil
 }
 
 // foldSecond marks the first entry of each second.
-func (x *Index) foldSecond(b *pebble.Batch, it *Item, n []byte) error {
+func (x *Index) foldSecond(c *changes, it *Item, n []byte) error {
 	f := &x.fold
 	if f.second == 0 {
 		last, ok, err := x.lastKey([]byte{classSecond})
@@ -151,10 +157,11 @@ func (x *Index) foldSecond(b *pebble.Batch, it *Item, n []byte) error {
 		return nil
 	}
 	f.second = second + 1
-	return b.Set(secondKey(second), n, nil)
+	c.set(secondKey(second), n)
+	return nil
 }
 
-func (x *Index) foldStream(b *pebble.Batch, it *Item) error {
+func (x *Index) foldStream(c *changes, it *Item) error {
 	e := &it.Entry.Event
 	s, err := x.foldedStream(e.Stream)
 	if err != nil {
@@ -173,7 +180,8 @@ func (x *Index) foldStream(b *pebble.Batch, it *Item) error {
 	// memory with the entry.
 	s.Migration = s.Name[:len(s.Migration)]
 	x.fold.dirty[s.Name] = s
-	return x.place(b, e.Stream, e.Seq, it.Index)
+	x.fold.place(c, e.Stream, e.Seq, it.Index)
+	return nil
 }
 
 // foldedStream gives the state of a stream; who changes it makes it dirty.
@@ -229,14 +237,15 @@ func (x *Index) foldMigration(it *Item) error {
 }
 
 // foldRefusal moves a stream over a refused event, if that was the next one.
-func (x *Index) foldRefusal(b *pebble.Batch, r refused, index uint64) error {
+func (x *Index) foldRefusal(c *changes, r refused, index uint64) error {
 	s, err := x.foldedStream(r.stream)
 	if err != nil || r.seq != s.Seq+1 {
 		return err
 	}
 	s.Refuse(r.seq, r.hash)
 	x.fold.dirty[s.Name] = s
-	return x.place(b, r.stream, r.seq, index)
+	x.fold.place(c, r.stream, r.seq, index)
+	return nil
 }
 
 // A refused is a place in a stream that a refused event took.
@@ -274,9 +283,9 @@ func refusal(e log.Event) (refused, bool) {
 }
 
 // post adds the entry to the postings of all its names.
-func (x *Index) post(b *pebble.Batch, it *Item) error {
+func (f *fold) post(c *changes, it *Item) {
 	e := &it.Entry.Event
-	for _, t := range []term{
+	for _, t := range [...]term{
 		{classKind, e.Kind},
 		{classKind, kindSpace(e.Kind)},
 		{classInMig, e.Migration},
@@ -284,19 +293,14 @@ func (x *Index) post(b *pebble.Batch, it *Item) error {
 		{classActor, e.Actor},
 		{classBy, it.Entry.Log.By},
 	} {
-		if err := x.postTerm(b, t, it.Index); err != nil {
-			return err
-		}
+		f.postTerm(c, t, it.Index)
 	}
 	for _, o := range e.Objects {
-		if err := x.postTerm(b, term{classObject, o.Name}, it.Index); err != nil {
-			return err
-		}
+		f.postTerm(c, term{classObject, o.Name}, it.Index)
 	}
 	if log.Control(e.Kind) {
-		return x.postTerm(b, term{classControl, ""}, it.Index)
+		f.postTerm(c, term{classControl, ""}, it.Index)
 	}
-	return nil
 }
 
 // kindSpace is the first word of a kind with its dot: "access.".
@@ -304,33 +308,24 @@ func kindSpace(kind string) string {
 	return kind[:strings.IndexByte(kind, '.')+1]
 }
 
-func (x *Index) postTerm(b *pebble.Batch, t term, index uint64) error {
-	r, err := x.run(b, t, index)
-	if err != nil {
-		return err
-	}
+func (f *fold) postTerm(c *changes, t term, index uint64) {
+	r := f.run(c, t, index)
 	if len(r.value) > 0 && r.last == index {
-		return nil // an object in two roles
+		return // an object in two roles
 	}
 	r.last = index
 	r.value = append(r.value, byte(index))
-	return nil
 }
 
-func (x *Index) place(b *pebble.Batch, stream string, seq, index uint64) error {
-	r, err := x.run(b, term{classPlace, stream}, seq)
-	if err != nil {
-		return err
-	}
+func (f *fold) place(c *changes, stream string, seq, index uint64) {
+	r := f.run(c, term{classPlace, stream}, seq)
 	r.value = append(r.value, byte(seq))
 	r.value = binary.BigEndian.AppendUint64(r.value, index)
-	return nil
 }
 
 // run gives the run of a term for the window that n is in. The run of another
 // window is written first.
-func (x *Index) run(b *pebble.Batch, t term, n uint64) (*run, error) {
-	f := &x.fold
+func (f *fold) run(c *changes, t term, n uint64) *run {
 	r := f.postings[t]
 	switch {
 	case r == nil:
@@ -341,11 +336,9 @@ func (x *Index) run(b *pebble.Batch, t term, n uint64) (*run, error) {
 		}
 		f.postings[t] = r
 	case r.window != n>>windowBits:
-		if err := b.Merge(windowKey(t.class, t.name, r.window<<windowBits), r.value, nil); err != nil {
-			return nil, err
-		}
+		c.merge(windowKey(t.class, t.name, r.window<<windowBits), r.value)
 		r.value = r.value[:0]
 	}
 	r.window = n >> windowBits
-	return r, nil
+	return r
 }

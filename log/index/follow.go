@@ -169,16 +169,16 @@ func (x *Index) empty() error {
 	}
 	defer x.leave()
 	b := x.db.NewBatch()
-	if err := b.DeleteRange([]byte{0}, []byte{0xff}, nil); err != nil {
-		return err
-	}
-	if err := b.Set([]byte{classVersion}, []byte(formatVersion+x.origin), nil); err != nil {
-		return err
-	}
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return x.judge(err)
+	err := errors.Join(
+		b.DeleteRange([]byte{0}, []byte{0xff}, nil),
+		b.Set([]byte{classVersion}, []byte(formatVersion+x.origin), nil),
+		b.Commit(pebble.NoSync),
+		b.Close(),
+	)
+	if err != nil {
+		return fmt.Errorf("empty index: %w", x.judge(err))
 	}
 	x.fold.reset()
 	x.move(0)
-	return b.Close()
+	return nil
 }

@@ -83,7 +83,7 @@ type Index struct {
 	mu      sync.Mutex
 	moved   chan struct{}  // closed and replaced when cursor moves or stopped is set
 	stopped error          // why nothing more is answered
-	closed  bool           // Close was called
+	closing chan struct{}  // closed by the first Close
 	uses    sync.WaitGroup // of db; none begins when stopped is set
 
 	writer sync.Mutex // one Apply at a time
@@ -101,7 +101,7 @@ func Open(c Config) (*Index, error) {
 	if c.fs == nil {
 		c.fs = vfs.Default
 	}
-	x := &Index{dir: c.Dir, origin: c.Origin, logger: c.Logger, fs: c.fs, moved: make(chan struct{})}
+	x := &Index{dir: c.Dir, origin: c.Origin, logger: c.Logger, fs: c.fs, moved: make(chan struct{}), closing: make(chan struct{})}
 	x.fold.reset()
 	if err := x.open(c); err != nil {
 		return nil, fmt.Errorf("open index %s: %w", c.Dir, err)
@@ -138,8 +138,8 @@ func (x *Index) Apply(items []Item) error {
 }
 
 func (x *Index) apply(items []Item) (err error) {
-	b := x.db.NewBatch()
-	defer func() { err = errors.Join(err, b.Close()) }()
+	c := &changes{batch: x.db.NewBatch()}
+	defer func() { err = errors.Join(err, c.batch.Close()) }()
 	cursor := x.Cursor()
 	for i := range items {
 		it := &items[i]
@@ -149,18 +149,17 @@ func (x *Index) apply(items []Item) (err error) {
 		if it.Entry.Event.Log != x.origin {
 			return fmt.Errorf("%w: entry %d is of log %q, want %q", ErrOrder, it.Index, it.Entry.Event.Log, x.origin)
 		}
-		if err := x.foldItem(b, it); err != nil {
+		if err := x.foldItem(c, it); err != nil {
 			return fmt.Errorf("entry %d: %w", it.Index, err)
 		}
 		cursor++
 	}
-	if err := x.fold.flush(b); err != nil {
-		return err
+	x.fold.flush(c)
+	c.set([]byte{classCursor}, cursorValue(cursor, items[len(items)-1].Hash))
+	if c.err != nil {
+		return c.err
 	}
-	if err := b.Set([]byte{classCursor}, cursorValue(cursor, items[len(items)-1].Hash), nil); err != nil {
-		return err
-	}
-	if err := b.Commit(pebble.NoSync); err != nil {
+	if err := c.batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
 	x.fold.settle()
@@ -218,11 +217,7 @@ func (x *Index) Stats() (Stats, error) {
 // Close writes out what is in memory and closes the index, after calls under
 // way have returned. Later calls get [ErrClosed]; waiters too.
 func (x *Index) Close() error {
-	x.mu.Lock()
-	closed := x.closed
-	x.closed = true
-	x.mu.Unlock()
-	if closed {
+	if !x.closeOnce() {
 		return nil
 	}
 	err := x.stop(ErrClosed)
@@ -231,6 +226,18 @@ func (x *Index) Close() error {
 		x.writeOut()
 	}
 	return errors.Join(x.db.Close(), x.lock.Close())
+}
+
+func (x *Index) closeOnce() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	select {
+	case <-x.closing:
+		return false
+	default:
+		close(x.closing)
+		return true
+	}
 }
 
 // writeOut saves the next start from following again what is in memory. It is
@@ -285,7 +292,7 @@ func (x *Index) stop(err error) error {
 // judge latches the index if err shows that it is damaged. Answers from what is
 // left could be wrong by omission.
 func (x *Index) judge(err error) error {
-	if errors.Is(err, pebble.ErrCorruption) {
+	if pebble.IsCorruptionError(err) {
 		err = fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	if errors.Is(err, ErrBroken) {

@@ -182,13 +182,16 @@ const retryPause = 200 * time.Millisecond
 // after errors of the system; damage it can only meet again.
 func (x *Index) backgroundFailed(err error) {
 	x.logger.Error("index work in the background failed", "dir", x.dir, "err", err)
-	if errors.Is(err, pebble.ErrCorruption) {
+	if pebble.IsCorruptionError(err) {
 		x.condemn(fmt.Errorf("%w: %w", ErrBroken, err))
 	}
 	if x.flushErr != nil && errors.Is(err, x.flushErr) {
 		x.stalled.Store(true)
 	}
-	time.Sleep(retryPause)
+	select {
+	case <-time.After(retryPause):
+	case <-x.closing:
+	}
 }
 
 // flushed hears of flushes: of a failed one before backgroundFailed does. An
