@@ -65,6 +65,10 @@ func (a *Audit) refused(e Event) {
 	if !took || s == nil {
 		return // it took nothing, or its stream is not at hand
 	}
+	if s.Closed {
+		a.f.Fail("integrity.chain", "stream %q is closed, and seq %d was refused", r.Stream, r.Seq)
+		return
+	}
 	if r.Seq != s.Seq+1 {
 		a.f.Fail("integrity.chain", "stream %q is at seq %d, and seq %d was refused", r.Stream, s.Seq, r.Seq)
 		return
