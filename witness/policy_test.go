@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -152,30 +153,31 @@ func TestPolicySizes(t *testing.T) {
 // Two keys whose IDs collide: 2^16 tries give such a pair. Nobody could say
 // which of them a line is by.
 func TestKeyIDCollision(t *testing.T) {
-	seen := map[uint32]string{}
-	for i := uint32(0); ; i++ {
-		seed := make([]byte, 32)
-		seed[0], seed[1], seed[2], seed[3] = byte(i), byte(i>>8), byte(i>>16), byte(i>>24)
-		for _, typ := range []KeyType{Ed25519} {
-			k := Key{"l", typ, string(seed)} // no curve point is needed for an ID
-			if other, ok := seen[k.KeyHash()]; ok && len(other) > 0 {
-				_, err := ParsePolicy([]byte("log " + other + "\nlog " + k.String() + "\nquorum none\n"))
-				if err == nil || !strings.Contains(err.Error(), "key ID of another log") {
-					t.Errorf("colliding log keys: %v", err)
-				}
-				wa, wb := mustKey(t, other), k
-				wa.typ, wb.typ = CosignEd25519, CosignEd25519
-				if wa.KeyHash() == wb.KeyHash() {
-					t.Fatal("type does not enter the key ID")
-				}
-				return
-			}
-			seen[k.KeyHash()] = k.String()
-		}
-		if i > 1<<21 {
-			t.Fatal("no collision among 2^21 keys")
+	for typ, line := range map[KeyType]string{Ed25519: "log ", CosignEd25519: "witness w "} {
+		a, b := collision(t, typ)
+		second := strings.Replace(line, " w ", " v ", 1)
+		_, err := ParsePolicy([]byte(line + a.String() + "\n" + second + b.String() + "\nquorum none\n"))
+		if !errors.Is(err, ErrPolicy) || !strings.Contains(err.Error(), "could tell them apart") {
+			t.Errorf("ParsePolicy with colliding keys of type %v = %v, want %v", typ, err, ErrPolicy)
 		}
 	}
+}
+
+// collision finds two keys of one name and ID.
+func collision(t *testing.T, typ KeyType) (a, b Key) {
+	t.Helper()
+	seen := map[uint32]Key{}
+	for i := range uint32(1 << 21) {
+		public := make([]byte, 32)
+		binary.BigEndian.PutUint32(public, i+1<<24) // no curve point is needed for an ID
+		k := Key{"k", typ, string(public)}
+		if other, ok := seen[k.KeyHash()]; ok {
+			return other, k
+		}
+		seen[k.KeyHash()] = k
+	}
+	t.Fatal("no collision among 2^21 keys")
+	return a, b
 }
 
 func mustKey(t *testing.T, text string) Key {
