@@ -1,10 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/scanner"
+	"go/token"
 	"io"
 	"os"
 	"os/exec"
@@ -118,9 +119,32 @@ func countLinked(t *testing.T, all []linkedPackage, lines map[string]int) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n += bytes.Count(text, []byte("\n"))
+			n += codeLines(text)
 		}
 		lines[p.ImportPath] = max(lines[p.ImportPath], n)
+	}
+}
+
+// codeLines counts the lines that hold code. Comments and empty lines are for
+// the reader: to count them would be to pay for explaining less.
+func codeLines(text []byte) int {
+	var s scanner.Scanner
+	files := token.NewFileSet()
+	file := files.AddFile("", -1, len(text))
+	s.Init(file, text, nil, 0) // leaves comments out
+	n, last := 0, 0
+	for {
+		pos, tok, literal := s.Scan()
+		if tok == token.EOF {
+			return n
+		}
+		if tok == token.SEMICOLON && literal == "\n" {
+			continue // put in by the scanner
+		}
+		begin := file.Line(pos)
+		end := begin + strings.Count(literal, "\n")
+		n += end - max(begin, last+1) + 1
+		last = max(last, end)
 	}
 }
 
@@ -148,7 +172,7 @@ func TestDeps(t *testing.T) {
 		t.Errorf("the verifier links:\n%swant what testdata/deps.txt lists:\n%s%v", got, want, err)
 	}
 	if total > lineBudget {
-		t.Errorf("the verifier has %d lines, the budget is %d: %v", total, lineBudget, lines)
+		t.Errorf("the verifier has %d lines of code, the budget is %d: %v", total, lineBudget, lines)
 	}
 	t.Logf("%d of %d lines: %v", total, lineBudget, lines)
 }
