@@ -9,19 +9,23 @@ import piperoll as p
 
 
 class Fault(ValueError):
-    """A well-formed entry that does not fit."""
+    """A well-formed entry that does not fit; level says what it breaks."""
+
+    def __init__(self, what, level="Integrity"):
+        super().__init__(what)
+        self.level = level
 
 
-def fault_unless(condition, what):
+def fault_unless(condition, what, level="Integrity"):
     if not condition:
-        raise Fault(what)
+        raise Fault(what, level)
 
 
 class Keyring:
     """key.registered and key.revoked, in the order of the log."""
 
     def __init__(self, origin):
-        self.origin, self.keys = origin, {}
+        self.origin, self.keys, self.whole = origin, {}, True  # whole: all key entries so far are at hand
 
     def apply(self, index, kind, payload):
         if kind == "key.registered":
@@ -54,7 +58,7 @@ class Keyring:
         """Why principal may not use this key id at index, or None."""
         known = self.keys.get(key)
         if known is None or known["registered"] > index:
-            return "key is not registered"
+            return "key is not registered" if self.whole else None
         if known["principal"] != principal:
             return "key is registered for %s" % known["principal"]
         if known["revoked"] is not None and known["revoked"] <= index:
@@ -68,51 +72,73 @@ class Stream:
     def __init__(self, origin, name, keyring=None):
         self.origin, self.name, self.keyring = origin, name, keyring
         self.seq, self.head, self.request_end = 0, p.stream_start(origin, name), 0
-        self.opened, self.closed, self.signed_to = None, False, 0
+        self.opened, self.closed = None, False
+        self.pending = self.signed = self.kept = self.unknown = 0  # events, by who vouches for them
+        self.lost = False  # events are missing, so what the next tail covers is not known
+        self.signers = set()  # (owner, key id) of valid tails
 
     def tail_first(self):
         return self.request_end + 1
 
+    def skip_to(self, seq, prev):
+        """Goes on after missing events: the next one has this seq."""
+        self.seq, self.head, self.lost = seq - 1, prev, True
+        self.unknown, self.pending = self.unknown + self.pending, 0
+
     def add(self, index, entry, opening=None):
-        """Takes the next entry; opening is the payload of a stream.open."""
+        """Takes the next entry; opening is the payload of a stream.open. A Fault leaves it as it was."""
         event, part = entry["event"], entry["log"]
-        fault_unless((event["log"], event["stream"]) == (self.origin, self.name), "event of another stream")
+        fault_unless((event["log"], event["stream"]) == (self.origin, self.name), "event of another log or stream")
         fault_unless(not self.closed, "stream is closed")
         fault_unless(event["seq"] == self.seq + 1, "seq is not the next")
         fault_unless(p.unb64(event["prev"]) == self.head, "prev is not the head")
-        opened = self.opened
+        after, opened = p.event_hash(event), self.opened
         if event["migration"] != "log":
             fault_unless((event["kind"] == "stream.open") == (event["seq"] == 1), "stream.open is seq 1, only")
             opened = opening if event["seq"] == 1 else opened
-            fault_unless(opened is not None, "payload of stream.open is not at hand")
-            fault_unless(part["by"] == opened["owner"], "stream belongs to another principal")
-            signed = opened["mode"] == "signed"
-            fault_unless(("attested" in part) != signed, "attested does not fit the stream's mode")
-            fault_unless(signed or "sig" not in entry, "signature in a log-kept stream")
-        after = p.event_hash(event)
-        if "sig" in entry and opened is not None:
-            self._check_tail(index, entry, opened, after)
+            fault_unless(opened is None or part["by"] == opened["owner"], "stream belongs to another principal")
+            self._attest(index, entry, opened, after)
         self.opened, self.seq, self.head = opened, event["seq"], after
         self.closed = event["kind"] == "stream.close"
-        if "sig" in entry:
-            self.request_end = self.signed_to = self.seq
+
+    def _attest(self, index, entry, opened, after):
+        """Who vouches for the entry: the submitter by a tail, or only the log."""
+        kept = "attested" in entry["log"]
+        if opened is not None:
+            signed = opened["mode"] == "signed"
+            fault_unless(kept != signed, "attested does not fit the stream's mode", "Authenticity")
+            fault_unless(signed or "sig" not in entry, "signature in a log-kept stream", "Authenticity")
+        if kept:
+            self.kept += 1
+        elif "sig" not in entry:
+            self.pending += 1
+        elif opened is None or self.lost:
+            self.unknown, self.pending, self.lost = self.unknown + self.pending + 1, 0, False
+            self.request_end = entry["event"]["seq"]
+        else:
+            self._check_tail(index, entry, opened, after)
+            self.signed, self.pending = self.signed + self.pending + 1, 0
+            self.request_end = entry["event"]["seq"]
 
     def _check_tail(self, index, entry, opened, after):
-        sig, seq = entry["sig"], entry["event"]["seq"]
+        sig, seq, owner = entry["sig"], entry["event"]["seq"], opened["owner"]
         found = [k["key"] for k in opened["keys"] if p.b64(p.key_id(p.unb64(k["key"]))) == sig["key"]]
-        fault_unless(found, "key is not one of the stream's")
+        fault_unless(found, "key is not one of the stream's", "Authenticity")
         text = p.tail_text(self.origin, self.name, self.tail_first(), seq, after)
-        fault_unless(p.check_sig(sig, p.unb64(found[0]), text), "tail signature does not verify")
+        good = p.check_sig(sig, p.unb64(found[0]), text)
+        fault_unless(good, "tail signature does not verify", "Authenticity")
         if self.keyring is not None:
-            why = self.keyring.why_not(p.unb64(sig["key"]), opened["owner"], index)
-            fault_unless(why is None, why)
+            why = self.keyring.why_not(p.unb64(sig["key"]), owner, index)
+            fault_unless(why is None, why, "Authenticity")
+        self.signers.add((owner, p.unb64(sig["key"])))
 
     def refuse(self, seq, refused_hash):
-        """A refusal takes the next seq, and ends its request."""
+        """A refusal takes the next seq, and ends its request: no later tail reaches what came before."""
         fault_unless(not self.closed, "stream is closed")
         fault_unless(seq == self.seq + 1, "refused seq is not the next")
         self.seq = self.request_end = seq
         self.head = refused_hash
+        self.unknown, self.pending = self.unknown + self.pending, 0
 
 
 def refusal(event):

@@ -18,8 +18,6 @@ ENTRY_MAX = 65535  # bytes
 NOTE_MAX = 128 << 10  # bytes
 PAYLOAD_MAX, LINEAGE_MAX = 4 << 20, 32 << 20  # bytes
 LINEAGE_TYPE = "application/vnd.openlineage+json"
-PATH_MAX = 106  # hashes
-BUNDLE_MAX = 256  # entries
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
@@ -98,19 +96,15 @@ def list_of(check_item, limit, least=0):
     return check
 
 
-def integer(value):
-    require(isinstance(value, int) and not isinstance(value, bool), "not an integer")
-    require(0 <= value <= MAX_INT, "integer out of range")
+def whole_number(least):
+    def check(value):
+        require(isinstance(value, int) and not isinstance(value, bool), "not an integer")
+        require(least <= value <= MAX_INT, "integer out of range")
+
+    return check
 
 
-def positive(value):
-    integer(value)
-    require(value >= 1, "want at least 1")
-
-
-def signed_integer(value):
-    require(isinstance(value, int) and not isinstance(value, bool), "not an integer")
-    require(-MAX_INT <= value <= MAX_INT, "integer out of range")
+integer, positive, signed_integer = whole_number(0), whole_number(1), whole_number(-MAX_INT)
 
 
 def version(value):
@@ -142,7 +136,6 @@ name = _matches(r"[A-Za-z0-9._:/-]+", 128)
 kind_text = _matches(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+", 128)
 media_type = _matches(r"[a-z0-9._+-]+/[a-z0-9._+-]+", 128)
 vkey_text = _matches(r"[!#-\[\]-~]+", 2048)
-opaque_id = _matches(r"[po]:[0-9a-f]{32}", 34)
 
 
 def parse_json(data, check, limit):

@@ -3,12 +3,10 @@
 import re
 
 from piperoll import (
-    BUNDLE_MAX,
     EMPTY_ROOT,
     ENTRY_MAX,
     MAX_INT,
     NOTE_MAX,
-    PATH_MAX,
     TooLarge,
     _field,
     _lines,
@@ -19,6 +17,10 @@ from piperoll import (
     require,
     unb64,
 )
+
+
+PATH_MAX = 106  # hashes
+BUNDLE_MAX = 256  # entries
 
 
 def _split(size):

@@ -60,13 +60,13 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitDone
 	case errors.Is(err, migrate.ErrUnbalanced):
-		fmt.Fprintln(errOut, "crm:", err)
+		printf(errOut, "crm: %v\n", err)
 		return exitUnbalanced
 	case errors.Is(err, errUsage):
-		fmt.Fprintln(errOut, "crm:", err)
+		printf(errOut, "crm: %v\n", err)
 		return exitUsage
 	}
-	fmt.Fprintln(errOut, "crm:", err)
+	printf(errOut, "crm: %v\n", err)
 	return exitFailed
 }
 
@@ -93,8 +93,12 @@ func (o *options) flags(set *flag.FlagSet, migration string) {
 func (o *options) validate() error {
 	var missing []string
 	for _, f := range [][2]string{
-		{"-dir", o.dir}, {"-url", o.log.url}, {"-token-file", o.log.tokenFile}, {"-log-vkey", o.log.logKeyFile},
-		{"-principal", o.log.principal}, {"-key", o.log.keyFile},
+		{"-dir", o.dir},
+		{"-url", o.log.url},
+		{"-token-file", o.log.tokenFile},
+		{"-log-vkey", o.log.logKeyFile},
+		{"-principal", o.log.principal},
+		{"-key", o.log.keyFile},
 	} {
 		if f[1] == "" {
 			missing = append(missing, f[0])
@@ -175,10 +179,10 @@ func prepare(ctx context.Context, dir, old string, data source.Config, errOut io
 		return fmt.Errorf("make the service's directory: %w", err)
 	}
 	if _, err := os.Stat(old); err == nil {
-		fmt.Fprintf(errOut, "migrating the database that is there: %s\n", old)
+		printf(errOut, "migrating the database that is there: %s\n", old)
 		return nil
 	}
-	fmt.Fprintf(errOut, "making %d customers, %d orders, %d invoices\n", data.Customers, data.Orders(), data.Invoices())
+	printf(errOut, "making %d customers, %d orders, %d invoices\n", data.Customers, data.Orders(), data.Invoices())
 	return source.Generate(ctx, old, data)
 }
 
@@ -214,27 +218,27 @@ func progress(w io.Writer) func(table string, done, total int64) {
 	return func(table string, done, total int64) {
 		if now := time.Now(); done == total || now.Sub(last) >= time.Second {
 			last = now
-			fmt.Fprintf(w, "%-10s %8d of %d\n", table, done, total)
+			printf(w, "%-10s %8d of %d\n", table, done, total)
 		}
 	}
 }
 
 // summarise prints the account: it can be read without knowing the program.
 func summarise(w io.Writer, r migrate.Report, events int, moved, final time.Duration) {
-	fmt.Fprintf(w, "%-10s %8s = %8s + %8s + %8s + %8s\n", "table", "source", "loaded", "merged", "filtered", "rejected")
+	printf(w, "%-10s %8s = %8s + %8s + %8s + %8s\n", "table", "source", "loaded", "merged", "filtered", "rejected")
 	for _, name := range migrate.Streams() {
 		t := r.Tables[name]
-		fmt.Fprintf(w, "%-10s %8d = %8d + %8d + %8d + %8d\n", name, t.Source.Rows, t.Loaded.Rows, t.Merged.Rows, t.Filtered.Rows, t.Rejected.Rows)
+		printf(w, "%-10s %8d = %8d + %8d + %8d + %8d\n", name, t.Source.Rows, t.Loaded.Rows, t.Merged.Rows, t.Filtered.Rows, t.Rejected.Rows)
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintln(w, "PROBLEM:", p)
+		printf(w, "PROBLEM: %s\n", p)
 	}
 	verdict := "balanced: rows, hash totals, amounts and reasons agree in both databases and in the log"
 	if !r.Balanced {
 		verdict = "NOT BALANCED: nothing was cut over"
 	}
-	fmt.Fprintln(w, verdict)
-	fmt.Fprintf(w, "%d events logged; migrated after %.1f s, all under a published checkpoint after %.1f s\n", events, moved.Seconds(), final.Seconds())
+	printf(w, "%s\n", verdict)
+	printf(w, "%d events logged; migrated after %.1f s, all under a published checkpoint after %.1f s\n", events, moved.Seconds(), final.Seconds())
 }
 
 // writeJSON writes a file for people to read.
@@ -244,4 +248,9 @@ func writeJSON(path string, v any) error {
 		return fmt.Errorf("marshal %s: %w", path, err)
 	}
 	return os.WriteFile(path, append(b, '\n'), 0o600)
+}
+
+// printf tells people. If they do not listen, there is nobody to tell that.
+func printf(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...)
 }

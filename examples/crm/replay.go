@@ -75,7 +75,7 @@ func replay(ctx context.Context, o options, events []client.Event, keep *keeper,
 	if err := a.finish(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d OpenLineage events logged, all under a published checkpoint after %.1f s\n", a.events, time.Since(started).Seconds())
+	printf(out, "%d OpenLineage events logged, all under a published checkpoint after %.1f s\n", a.events, time.Since(started).Seconds())
 	return nil
 }
 

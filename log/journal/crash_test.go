@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,12 +176,14 @@ func (m *model) erase(j *Journal, rng *rand.Rand) error {
 
 // explorer looks at crashes.
 type explorer struct {
-	bugs   bugs
-	wrap   func(*crashfs.FS) disk.FS // between journal and file system, to plant faults
-	power  bool                      // crashes lose power; otherwise only the process is killed at first
-	seeds  int                       // crash states per change
-	points int
-	bad    []error
+	bugs  bugs
+	wrap  func(*crashfs.FS) disk.FS // between journal and file system, to plant faults
+	power bool                      // crashes lose power; otherwise only the process is killed at first
+	// failSync makes a sync of each life fail, drop its pages, and the process be killed before power is lost.
+	failSync bool
+	seeds    int // crash states per change
+	points   int
+	bad      []error
 }
 
 func (e *explorer) config(f *crashfs.FS) Config {
@@ -223,6 +226,9 @@ func (e *explorer) explore(seed uint64, steps int) {
 			}
 		}
 	})
+	if e.failSync {
+		f.FailAt(100+rng.IntN(500), crashfs.EIO, false)
+	}
 	j, err := e.open(f, m)
 	if err == nil {
 		err = m.live(j, rng, steps)
@@ -230,8 +236,30 @@ func (e *explorer) explore(seed uint64, steps int) {
 	if err == nil {
 		err = j.Close()
 	}
+	if e.failSync && errors.Is(err, syscall.EIO) {
+		e.killed(f, m, seed)
+		err = nil
+	}
 	if err != nil {
 		e.bad = append(e.bad, fmt.Errorf("seed %d: %w", seed, err))
+	}
+}
+
+// killed looks at a process that is killed after a failed sync, restarts, serves, and then loses power.
+func (e *explorer) killed(f *crashfs.FS, m *model, seed uint64) {
+	for s := range uint64(8) {
+		e.points++
+		again, m := f.Restart(s), m.clone()
+		j, err := e.open(again, m)
+		if err == nil {
+			err = m.look(j)
+		}
+		if err == nil {
+			err = e.survive(again.After(s), m, rand.New(rand.NewPCG(s, 5)), 1)
+		}
+		if err != nil {
+			e.bad = append(e.bad, fmt.Errorf("seed %d, killed, state %d: %w", seed, s, err))
+		}
 	}
 }
 

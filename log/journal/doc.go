@@ -26,12 +26,14 @@
 //
 //	 0  8  "prjseg/1"          40  8  epoch                     72  8  synced: bytes of this segment that
 //	 8  4  CRC of 16..511      48  8  index of first record            were synced before this header
-//	12  4  0                   56  8  size as prepared          80  4  CRC of the last record before
-//	16 16  identity            64  8  bytes used of the         84     0
-//	32  8  number                     segment before
+//	12  4  0                   56  8  size as prepared          80  8  number of the segment before
+//	16 16  identity            64  8  bytes used of the         88  4  CRC of the last record before
+//	32  8  number                     segment before            92     0
 //
-// The header of segment N+1 is what ends segment N: where, with which record, and with which CRC. A sealed segment is
-// cut to that length. The last segment that has a header is the tail. Segment 0 is a header alone.
+// The header of a segment is what ends the one before it: where, with which record, and with which CRC. A sealed segment
+// is cut to that length. Numbers between the two, if any, belong to segments that a recovery gave up; they are void.
+// A header is confirmed when a group behind it says that it was synced. The tail is the last segment whose header is
+// confirmed. Segment 0 is a header alone and needs no confirmation.
 //
 // # Group
 //
@@ -71,15 +73,18 @@
 //
 // # Recovery
 //
-// Open reads the headers, then walks the tail from its first group. The first place without a whole, well-chained
-// group of the tail's epoch is the end, unless that cannot be the work of a crash, which is ErrCorrupt:
+// Open reads the headers, then walks the last segment that has one. If its header is not confirmed, it may be in the
+// page cache only, left by a process that was killed: then Open walks the segment before as well, that one is the tail,
+// and what only the unconfirmed one holds (one group) is doubtful. The first place of the tail without a whole,
+// well-chained group of its epoch is the end, unless that cannot be the work of a crash, which is ErrCorrupt:
 //
-//   - the tail's header, or any valid group header behind it in the tail, says that the place was synced;
+//   - any valid group header behind it in the segment says that the place was synced;
 //   - a segment behind has a group that says its own lost header was synced, or that follows records not found;
 //   - somebody else knows of more durable records (Config.AtLeast).
 //
-// Then it opens the next segment, under a new epoch, which is random in its lower half, so nothing that a crashed
-// writer or a crashed recovery left behind ever passes for a group of this one. The last group of the tail, if nothing
-// says that it was synced, may be in the page cache only: it is copied into the new segment and synced, before that
-// segment's header, which ends the old tail in front of it.
+// The last group of the tail is doubtful too: nothing says that it was synced, and if the sync failed it is in the page
+// cache only, from where it cannot be synced again. Then Open begins the next segment, under a new epoch, which is
+// random in its lower half, so nothing that a crashed writer or a crashed recovery left behind passes for a group of
+// this one: doubtful records are copied into it and synced, then its header, which ends the tail in front of them, then
+// a mark, which confirms the header. Only then is the old tail cut.
 package journal

@@ -12,8 +12,8 @@ import (
 const (
 	// A segment is zeroed in pieces, each synced, with pauses, so that a commit's sync never queues behind more than
 	// one piece.
-	pieceBytes = 512 << 10
-	piecePause = 4 * time.Millisecond
+	pieceBytes = 256 << 10
+	piecePause = 10 * time.Millisecond
 	retryPause = time.Second
 )
 
@@ -176,11 +176,13 @@ func (j *Journal) pace(number uint64, off int64) error {
 	for !j.c.inline {
 		j.mu.Lock()
 		stopping, urgent := j.stopping, j.urgent > 0
-		// The second one ahead is made as the current one fills, twice as fast.
-		wait := number > j.placeSegment+1 && off > 2*j.placeOff
+		// The second one ahead is made just as fast as the current one fills; the first one ahead, missing only after
+		// opening, at a pace of its own.
+		wait := number > j.placeSegment+1 && off > j.placeOff
+		late := number <= j.placeSegment+1 && off < 2*j.placeOff
 		j.mu.Unlock()
 		switch {
-		case urgent:
+		case urgent, late:
 			return nil
 		case stopping:
 			return errAborted

@@ -41,9 +41,30 @@ func dropSigns(s, signs string) string {
 // Source: ITU-T E.164, for the countries in which the business has customers.
 func callingCode(country string) string {
 	codes := [...][2]string{
-		{"US", "1"}, {"GB", "44"}, {"DE", "49"}, {"FR", "33"}, {"ES", "34"}, {"MX", "52"}, {"PL", "48"}, {"TR", "90"},
-		{"GR", "30"}, {"RU", "7"}, {"IL", "972"}, {"AE", "971"}, {"IN", "91"}, {"TH", "66"}, {"CN", "86"}, {"JP", "81"},
-		{"KR", "82"}, {"VN", "84"}, {"NL", "31"}, {"HU", "36"}, {"AM", "374"}, {"GE", "995"}, {"ET", "251"}, {"SE", "46"},
+		{"US", "1"},
+		{"GB", "44"},
+		{"DE", "49"},
+		{"FR", "33"},
+		{"ES", "34"},
+		{"MX", "52"},
+		{"PL", "48"},
+		{"TR", "90"},
+		{"GR", "30"},
+		{"RU", "7"},
+		{"IL", "972"},
+		{"AE", "971"},
+		{"IN", "91"},
+		{"TH", "66"},
+		{"CN", "86"},
+		{"JP", "81"},
+		{"KR", "82"},
+		{"VN", "84"},
+		{"NL", "31"},
+		{"HU", "36"},
+		{"AM", "374"},
+		{"GE", "995"},
+		{"ET", "251"},
+		{"SE", "46"},
 	}
 	i := slices.IndexFunc(codes[:], func(c [2]string) bool { return c[0] == country })
 	if i < 0 {

@@ -13,14 +13,16 @@ func TestLineRepairsWhatOldApplicationsWrote(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"", ""},
 		{"  Anna \t Beispiel  ", "Anna Beispiel"},
-		{"Zoe\u0308", "Zoë"},                                   // combining
-		{"J\xfcrgen", "Jürgen"},                                // Windows-1252
-		{"\x80 \x93quoted\x94", "€ “quoted”"},                  // where Windows-1252 and Latin-1 differ
-		{"a\x81b", "a\ufffdb"},                                 // what neither has
-		{"\u202bמשה\u202c", "משה"},                             // bidirectional override
-		{"ad\u200bmin", "admin"},                               // zero-width space
-		{"می\u200cخواهم", "می\u200cخواهم"},                     // the joiner that Persian needs
-		{"a\r\nb", "a b"}, {"a\u00a0b", "a b"}, {"\x00a", "a"}, // line breaks, no-break space, NUL
+		{"Zoe\u0308", "Zoë"},                  // combining
+		{"J\xfcrgen", "Jürgen"},               // Windows-1252
+		{"\x80 \x93quoted\x94", "€ “quoted”"}, // where Windows-1252 and Latin-1 differ
+		{"a\x81b", "a\ufffdb"},                // what neither has
+		{"\u202bמשה\u202c", "משה"},            // bidirectional override
+		{"ad\u200bmin", "admin"},              // zero-width space
+		{"می\u200cخواهم", "می\u200cخواهم"},    // the joiner that Persian needs
+		{"a\r\nb", "a b"},
+		{"a\u00a0b", "a b"},
+		{"\x00a", "a"}, // line breaks, no-break space, NUL
 	} {
 		if got := Line(c.in); got != c.want {
 			t.Errorf("Line(%q) = %q, want %q", c.in, got, c.want)
@@ -127,8 +129,15 @@ func TestDateReadsEveryDayInEveryForm(t *testing.T) {
 	for d := time.Date(1911, 1, 1, 0, 0, 0, 0, time.UTC); d.Year() <= 2010; d = d.AddDate(0, 0, 1) {
 		want := d.Format("2006-01-02")
 		for _, c := range []struct{ layout, country string }{
-			{"2006-01-02", ""}, {"20060102", ""}, {"02.01.2006", ""}, {"2.1.06", ""},
-			{"02/01/2006", "GB"}, {"1/2/2006", "US"}, {"01/02/06", "US"}, {"2 January 2006", ""}, {time.RFC3339, ""},
+			{"2006-01-02", ""},
+			{"20060102", ""},
+			{"02.01.2006", ""},
+			{"2.1.06", ""},
+			{"02/01/2006", "GB"},
+			{"1/2/2006", "US"},
+			{"01/02/06", "US"},
+			{"2 January 2006", ""},
+			{time.RFC3339, ""},
 		} {
 			if got, err := Date(d.Format(c.layout), c.country, years); got != want || err != nil {
 				t.Fatalf("Date(%q, %q) = %q, %v, want %q", d.Format(c.layout), c.country, got, err, want)

@@ -201,7 +201,12 @@ func TestNothingIsCommittedBeforeItIsAnnounced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer db.Close() // a reader that stays would keep the cutover waiting
+		// A reader that stays would keep the cutover waiting.
+		defer func() {
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		for _, table := range tables() {
 			var loaded, disposed int
 			err := db.QueryRowContext(t.Context(), "SELECT (SELECT count(*) FROM "+table.target+"), (SELECT count(*) FROM disposition WHERE source_table = ?)", table.name).Scan(&loaded, &disposed)
@@ -480,8 +485,25 @@ func TestConfigIsChecked(t *testing.T) {
 func TestCanonicalRowsAreDistinct(t *testing.T) {
 	seen := map[string][]any{}
 	for _, row := range [][]any{
-		{}, {nil}, {nil, nil}, {""}, {"", ""}, {"N;"}, {int64(1)}, {"1"}, {"I1;"}, {int64(12)}, {int64(1), int64(2)},
-		{"a\n"}, {"a"}, {"1:a"}, {"a", "b"}, {"aT1:b"}, {"ab"}, {int64(-1)}, {"T1:a"},
+		{},
+		{nil},
+		{nil, nil},
+		{""},
+		{"", ""},
+		{"N;"},
+		{int64(1)},
+		{"1"},
+		{"I1;"},
+		{int64(12)},
+		{int64(1), int64(2)},
+		{"a\n"},
+		{"a"},
+		{"1:a"},
+		{"a", "b"},
+		{"aT1:b"},
+		{"ab"},
+		{int64(-1)},
+		{"T1:a"},
 	} {
 		form := string(appendRow(nil, row))
 		if other, ok := seen[form]; ok {

@@ -71,7 +71,11 @@ func TestDifficultiesAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	for what, query := range map[string]string{
 		"customers":               "SELECT count(*) = 20000 FROM customers",
 		"orders":                  "SELECT count(*) = 30000 FROM orders",

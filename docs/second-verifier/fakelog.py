@@ -1,0 +1,115 @@
+"""A whole log in a directory of events with proofs, for tests. All keys are TEST keys."""
+
+import pathlib
+
+import ed25519
+import fixtures as f
+import jcs
+import piperoll as p
+import trees
+
+
+class FakeLog:
+    """Entries at their indexes, in the order they are added."""
+
+    def __init__(self):
+        self.entries, self.payloads, self.chains, self.control, self.receipts = [], {}, {}, 0, []
+        keys = [{"purpose": "checkpoint", "vkey": f.LOG_VKEY}, {"purpose": "receipt", "vkey": f.RECEIPT_VKEY}]
+        opening = {"keys": keys, "origin": f.ORIGIN, "promise_ms": 60000, "semantics": [], "v": 1}
+        self.own("log/open", "log.open", opening)
+
+    def _put(self, entry, payload, control):
+        index = len(self.entries)
+        entry["log"]["as_of"] = self.control
+        entry["log"]["received"] = f.NOW + 1000 + index
+        entry["log"]["skew_ms"] = entry["log"]["received"] - entry["event"]["time"]
+        self.control = index if control else self.control
+        self.entries.append(jcs.serialise(entry))
+        if payload is not None:
+            self.payloads[index] = payload
+        return index
+
+    def _commit(self, payload):
+        return f.salted("payload", "application/json", payload) if payload is not None else None
+
+    def own(self, stream, kind, payload=None, objects=()):
+        """An event of the log itself."""
+        seq, head = self.chains.get(stream, (0, p.stream_start(f.ORIGIN, stream)))
+        data = None if payload is None else jcs.serialise(payload)
+        event = f.event(
+            actor="log", kind=kind, migration="log", stream=stream, seq=seq + 1, prev=p.b64(head), objects=list(objects),
+            payload=self._commit(data), time=f.NOW + len(self.entries),
+        )
+        self.chains[stream] = seq + 1, p.event_hash(event)
+        return self._put(f.entry(event), data, p.is_control(kind))
+
+    def register(self, key, principal):
+        public = f.public(key)
+        proof = p.ed25519.sign(f.seed(key), p.possession_text(f.ORIGIN, principal, public))
+        payload = {"alg": "ed25519", "key": p.b64(public), "principal": principal, "proof": p.b64(proof), "v": 1}
+        return self.own("log/keys", "key.registered", payload)
+
+    def add(self, chain, kind, payload=None, tail=True):
+        """An event of a submitter's chain."""
+        data = jcs.serialise(chain.opening) if kind == "stream.open" else None if payload is None else jcs.serialise(payload)
+        tail = tail and chain.mode == "signed"
+        return self._put(chain.next(kind, tail, payload=self._commit(data)), data, False)
+
+    def files(self):
+        """{path: bytes} of the whole directory."""
+        leaves = [p.leaf_hash(entry) for entry in self.entries]
+        text = p.Checkpoint(f.ORIGIN, len(leaves), trees.root(leaves)).text()
+        note = p.sign_note(text, f.ORIGIN, f.seed("log"))
+        made = {"checkpoint": note}
+        for index, entry in enumerate(self.entries):
+            made["events/%012d.json" % index] = entry
+            made["proofs/%012d.tlog-proof" % index] = trees.inclusion_text(index, trees.inclusion(leaves, index), note)
+        for index, payload in self.payloads.items():
+            made["payloads/%012d.payload" % index] = payload
+            made["payloads/%012d.salt" % index] = p.b64(f.filler("payload")).encode() + b"\n"
+        for index in self.receipts:
+            receipt = p.Receipt(f.ORIGIN, index, 1, p.sha256(leaves[index]), f.NOW, f.NOW + 60000).text()
+            made["receipts/%012d.receipt" % index] = p.sign_note(receipt, f.ORIGIN + "/receipt", f.seed("receipt"))
+        old = len(leaves) - 2
+        made["consistency/%d.proof" % old] = trees.consistency_text(f.ORIGIN, old, len(leaves), trees.consistency(leaves, old))
+        return made
+
+
+def whole_log():
+    """A complete migration: a control stream, a signed stream with a refusal, and one that the log keeps."""
+    log = FakeLog()
+    log.register("owner", "crm")  # 1
+    log.register("loader", "crm-loader")  # 2
+    control = f.Chain("crm-2026/control", "owner", "crm")
+    load, kept = f.Chain("crm-2026/load.1"), f.Chain("crm-2026/kept", mode="log-kept", owner="crm")
+    log.add(control, "stream.open")  # 3
+    announced = [{"owner": "crm-loader", "stream": load.stream}]
+    log.add(control, "migration.open", {"streams": announced, "v": 1})  # 4
+    log.add(load, "stream.open")  # 5
+    log.add(load, "migration.load", {"row": 1}, tail=False)  # 6
+    log.receipts.append(log.add(load, "migration.load", {"row": 2}))  # 7
+    refused = load.next("migration.load")["event"]
+    load.first = load.seq + 1
+    objects = [{"name": load.stream, "role": "stream"}, {"name": str(load.seq), "role": "seq"}]
+    objects.append({"name": p.event_hash(refused).hex(), "role": "event"})
+    log.own("log/refusals", "log.refused", None, objects)  # 8
+    log.add(load, "stream.close")  # 9
+    log.add(kept, "stream.open")  # 10
+    log.add(kept, "audit.note")  # 11
+    ends = [{"hash": p.b64(c.head), "last": c.seq, "stream": c.stream} for c in (kept, load)]
+    log.add(control, "migration.close", {"streams": ends, "v": 1})  # 12
+    return log
+
+
+POLICY = ("log %s\nlog %s\nquorum none\n" % (f.LOG_VKEY, f.RECEIPT_VKEY)).encode()
+SUBMITTERS = "".join(
+    "%s %s\n" % (principal, p.make_vkey("TEST", ed25519.public_key(f.seed(key))))
+    for principal, key in (("crm", "owner"), ("crm-loader", "loader"))
+).encode()
+
+
+def write(folder, files):
+    for path, data in files.items():
+        at = pathlib.Path(folder) / path
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.write_bytes(data)

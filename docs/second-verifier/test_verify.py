@@ -1,0 +1,182 @@
+"""The command on a whole log, on mutants of it, and on hostile directories."""
+
+import io
+import os
+import pathlib
+import tempfile
+import unittest
+
+import fakelog
+import fixtures as f
+import piperoll as p
+import policy as policies
+import verify
+
+
+class Verify(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.at = pathlib.Path(self.folder.name)
+        (self.at / "policy").write_bytes(fakelog.POLICY)
+        (self.at / "submitters").write_bytes(fakelog.SUBMITTERS)
+        self.dir = self.at / "dir"
+        self.files = fakelog.whole_log().files()
+        fakelog.write(self.dir, self.files)
+
+    def run_verify(self, *arguments):
+        out = io.StringIO()
+        code = verify.run(["verify"] + [str(a) for a in arguments] + [str(self.dir)], out)
+        return code, out.getvalue()
+
+    def full(self):
+        return self.run_verify("-policy", self.at / "policy", "-submitters", self.at / "submitters")
+
+    def check(self, code, *words):
+        got, out = self.full()
+        self.assertEqual(got, code, out)
+        for word in words:
+            self.assertIn(word, out)
+
+    def test_whole(self):
+        self.check(0, "Integrity     PASS", "Authenticity  NOT CHECKED", "Completeness  PASS", "attested by the log alone", "quorum none")
+
+    def test_without_submitters(self):
+        code, out = self.run_verify("-policy", self.at / "policy")
+        self.assertEqual(code, 0)
+        self.assertIn("Authenticity  NOT CHECKED", out)
+        self.assertIn("attested by the log operator", out)
+
+    def test_without_policy(self):
+        code, out = self.run_verify()
+        self.assertEqual(code, 3, out)
+        self.assertIn("self-consistent", out)
+
+    def test_every_file_is_needed(self):
+        harmless = ("receipts/", "consistency/")
+        for path in sorted(self.files):
+            with self.subTest(path):
+                (self.dir / path).unlink()
+                code, out = self.full()
+                if path == "checkpoint":
+                    self.assertEqual(code, 6, out)
+                else:
+                    self.assertEqual(code, 0 if path.startswith(harmless) else 1, out)
+                (self.dir / path).write_bytes(self.files[path])
+        self.check(0)
+
+    def test_changed_bytes(self):
+        """One changed byte in any file is found: every 31st byte here."""
+        for number, path in enumerate(sorted(self.files)):
+            data = self.files[path]
+            for at in range(number % 31, len(data), 31):
+                with self.subTest(path, at=at):
+                    (self.dir / path).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+                    code, out = self.full()
+                    self.assertIn(code, (1, 4), out)
+            (self.dir / path).write_bytes(data)
+
+    def test_entry_and_payload_dropped(self):
+        """A stream that is cut short by whole files is incomplete."""
+        for index, word in ((9, "does not end where the account says"), (12, "migration.close"), (7, "are missing"), (11, "does not end")):
+            with self.subTest(index):
+                gone = [path for path in self.files if "%012d" % index in path]
+                for path in gone:
+                    (self.dir / path).unlink()
+                self.check(1, word)
+                fakelog.write(self.dir, {path: self.files[path] for path in gone})
+
+    def test_other_keys(self):
+        (self.at / "submitters").write_bytes(fakelog.SUBMITTERS.splitlines(True)[0])
+        self.check(1, "not in the submitters file")
+        (self.at / "policy").write_bytes(b"log %s\nquorum none\n" % p.make_vkey(f.ORIGIN, f.public("other")).encode())
+        self.check(1, "not signed by a key that counts")
+
+    def test_receipt_convicts(self):
+        path = "receipts/%012d.receipt" % 7
+        receipt = p.Receipt(f.ORIGIN, 7, 1, f.filler("another leaf"), f.NOW, f.NOW + 60000).text()
+        (self.dir / path).write_bytes(p.sign_note(receipt, f.ORIGIN + "/receipt", f.seed("receipt")))
+        self.check(1, "CONVICTS")
+
+    def test_versions(self):
+        log = fakelog.whole_log()
+        log.entries[11] = log.entries[11][:-2] + b"2}"
+        fakelog.write(self.dir, log.files())
+        self.check(4)
+
+    def test_hostile_directories(self):
+        (self.dir / "extra").write_bytes(b"")
+        self.check(1, "not a file that is checked: 'extra'")
+        (self.dir / "extra").unlink()
+        for odd in ("events/1.json", "events/000000000001.txt", "payloads/.hidden", "proofs/0000000000001.tlog-proof", "receipts/x"):
+            with self.subTest(odd):
+                (self.dir / odd).write_bytes(b"")
+                self.check(1, "not a file that is checked")
+                (self.dir / odd).unlink()
+        link = self.dir / "events" / "000000000099.json"
+        os.symlink("000000000001.json", link)
+        self.check(1, "not a file that is checked")
+        link.unlink()
+        (self.dir / "events" / "000000000099.json").write_bytes(b"x" * (p.ENTRY_MAX + 1))
+        self.check(5)
+
+    def test_usage(self):
+        for arguments in ([], ["verify"], ["help"], ["verify", "-policy"], ["verify", "-x", "."], ["verify", "a", "b"]):
+            with self.subTest(arguments):
+                self.assertEqual(verify.run(arguments, io.StringIO()), 2)
+        (self.at / "policy").write_bytes(b"quorum\n")
+        self.assertEqual(self.full()[0], 2)
+        self.assertEqual(verify.run(["verify", "-policy", str(self.at / "none"), str(self.dir)], io.StringIO()), 6)
+
+
+class Policies(unittest.TestCase):
+    W = [p.make_vkey("w%d" % n, f.public("witness %d" % n), 4) for n in range(4)]
+    LOG = "log %s https://log.example\n" % f.LOG_VKEY
+    THREE = LOG + "".join("witness w%d %s\n" % (n, W[n]) for n in range(3))
+
+    def test_quorum(self):
+        policy = policies.Policy((self.THREE + "# two of three\n\ngroup g 2 w0\tw1  w2\nquorum g\n").encode())
+        text = p.Checkpoint(f.ORIGIN, 0, p.EMPTY_ROOT).text()
+        note = p.sign_note(text, f.ORIGIN, f.seed("log"))
+
+        def cosigned(*times):
+            lines = b""
+            for n, time in enumerate(times):
+                message = b"cosignature/v1\ntime %d\n" % time + text
+                key = policy.witnesses["w%d" % n]
+                signature = key.id + time.to_bytes(8, "big") + p.ed25519.sign(f.seed("witness %d" % n), message)
+                lines += ("\u2014 w%d %s\n" % (n, p.b64(signature))).encode()
+            return policy.time(p.open_note(note + lines, policy.keys())[1])
+
+        self.assertIsNone(cosigned())
+        self.assertIsNone(cosigned(5))
+        self.assertEqual(cosigned(5, 3), 5)
+        self.assertEqual(cosigned(5, 3, 9), 5)
+        self.assertEqual(policies.Policy((self.THREE + "quorum none\n").encode()).time({}), 0)
+
+    def test_bad(self):
+        bad = {
+            "no quorum": "", "two quorums": "quorum none\nquorum none\n", "quorum before": "quorum g\ngroup g 1 w0\n",
+            "unknown quorum": "quorum x\n", "member twice": "group g 2 w0 w0\nquorum g\n", "zero": "group g 0 w0\nquorum g\n",
+            "too many": "group g 2 w0\nquorum g\n", "plus": "group g +1 w0\nquorum g\n", "no member": "group g all\nquorum g\n",
+            "two groups": "group g 1 w0\ngroup h 1 w0\nquorum g\n", "unknown word": "key x\nquorum none\n", "crlf": "quorum none\r\n",
+            "trailing words": "quorum none x\n", "same name": "group w0 1 w1\nquorum none\n", "reserved": "group none 1 w0\nquorum none\n",
+            "same key": "witness x %s\nquorum none\n" % W_AGAIN, "same log": self.LOG + "quorum none\n", "itself": "group g 1 g\nquorum g\n",
+            "log key as witness": "witness x %s\nquorum none\n" % f.LOG_VKEY, "comment behind": "quorum none # x\n",
+        }
+        for name, text in bad.items():
+            with self.subTest(name), self.assertRaises(p.Malformed):
+                policies.Policy((self.THREE + text).encode())
+
+    def test_submitters(self):
+        self.assertEqual(len(policies.submitters(b"# comment\n\n" + fakelog.SUBMITTERS)), 2)
+        line = fakelog.SUBMITTERS.splitlines(True)[0]
+        for bad in (line + line, line.replace(b" ", b"  "), line.replace(b"crm", b"c m"), line[:-5] + b"\n", b"crm\n", line.replace(b"\n", b"\r\n")):
+            with self.subTest(bad), self.assertRaises(p.Malformed):
+                policies.submitters(bad)
+
+
+W_AGAIN = p.make_vkey("again", f.public("witness 0"), 4)
+
+if __name__ == "__main__":
+    unittest.main()
