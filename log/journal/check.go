@@ -99,7 +99,7 @@ func (j *Journal) checkTable(s segment, derived table) error {
 		return fmt.Errorf("%w: %s does not fit its segment: delete it", ErrCorrupt, j.names.table(s.number))
 	}
 	if err != nil {
-		j.c.Logger.Warn("found no usable table", "segment", s.number, "err", err)
+		j.c.Logger.Info("found no usable table", "segment", s.number, "err", err)
 	}
 	return nil
 }

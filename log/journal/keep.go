@@ -68,7 +68,9 @@ func (j *Journal) keep() error {
 		// A segment that somebody waits for comes before the care for an old one, which nobody waits for.
 		if due {
 			if err := j.prepare(number); err != nil {
-				j.c.Logger.Warn("did not prepare a segment", "segment", number, "err", err)
+				if !errors.Is(err, errAborted) { // by Close: nothing is wrong
+					j.c.Logger.Warn("did not prepare a segment", "segment", number, "err", err)
+				}
 				due = false
 			}
 		}
