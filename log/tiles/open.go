@@ -138,12 +138,14 @@ func (t *Tree) open() error {
 	if err := t.rewrite(start); err != nil {
 		return err
 	}
-	signed, err := t.sign(t.anchor.last.Head)
-	if err != nil {
+	// The checkpoints are compared before anything is signed: an anchor that lost its newest slot shows an older head,
+	// and only they tell.
+	t.view = view{t.anchor.last.Head, t.b.edge, nil}
+	if err := t.openCheckpoints(); err != nil {
 		return err
 	}
-	t.view = view{t.anchor.last.Head, t.b.edge, signed}
-	return t.openCheckpoints()
+	t.view.signed, err = t.sign(t.anchor.last.Head)
+	return err
 }
 
 // abandon closes what a failed open had opened.
