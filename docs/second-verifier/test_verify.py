@@ -130,9 +130,8 @@ class Verify(unittest.TestCase):
 
 
 class Policies(unittest.TestCase):
-    W = [p.make_vkey("w%d" % n, f.public("witness %d" % n), 4) for n in range(4)]
     LOG = "log %s https://log.example\n" % f.LOG_VKEY
-    THREE = LOG + "".join("witness w%d %s\n" % (n, W[n]) for n in range(3))
+    THREE = LOG + "".join("witness w%d %s\n" % (n, p.make_vkey("w%d" % n, f.public("witness %d" % n), 4)) for n in range(3))
 
     def test_quorum(self):
         policy = policies.Policy((self.THREE + "# two of three\n\ngroup g 2 w0\tw1  w2\nquorum g\n").encode())

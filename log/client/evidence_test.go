@@ -245,7 +245,7 @@ func TestDroppedEntryProof(t *testing.T) {
 	}
 	f.with(func() { f.rewrite(placed[1].Index, []byte("nothing happened")) })
 	_, err = c.Proof(t.Context(), placed[1])
-	caught(t, c, err, client.ClaimEntry)
+	_ = caught(t, c, err, client.ClaimEntry)
 }
 
 // Tiles that do not give the signed root prove nothing.
@@ -262,7 +262,7 @@ func TestFalseTiles(t *testing.T) {
 			return data
 		}
 	})
-	caught(t, c, c.Wait(t.Context()), client.ClaimEntry)
+	_ = caught(t, c, c.Wait(t.Context()), client.ClaimEntry)
 }
 
 // Two checkpoints of one key that no one log can have.
@@ -329,7 +329,7 @@ func TestForkBetweenRuns(t *testing.T) {
 		}
 		_, err = c.Proof(t.Context(), client.Placed{Index: 1 << 40})
 		if forked {
-			caught(t, c, err, client.ClaimFork)
+			_ = caught(t, c, err, client.ClaimFork)
 		} else if !errors.Is(err, client.ErrNotPublished) {
 			t.Errorf("Proof = %v, want ErrNotPublished", err)
 		}

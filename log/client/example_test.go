@@ -71,7 +71,7 @@ func ExampleNewKey() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	defer func() { _ = os.RemoveAll(dir) }()
 	key, err := client.NewKey()
 	if err != nil {
 		fmt.Println(err)

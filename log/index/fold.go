@@ -13,17 +13,15 @@ import (
 	"github.com/pipe-roll/piperoll/log"
 )
 
-// Limits of what the fold keeps in memory between batches, in number of names.
-// A stream's state is about 400 bytes.
-const (
-	cachedStreams    = 16 << 10
-	cachedMigrations = 16 << 10
-)
+// cachedNames is how many streams, and how many migrations, the fold remembers
+// between batches. A stream's state is about 400 bytes.
+const cachedNames = 16 << 10
 
 // A fold is the state of an Index that follows. What a batch changes is
 // gathered here and written at its end: one state per stream, and one merge
 // per name and window.
 type fold struct {
+	limit    int                    // of names remembered: cachedNames
 	streams  map[string]*log.Stream // cache, and what dirty changed
 	known    map[string]bool        // migrations that have a state
 	second   uint64                 // of the newest classSecond key, plus 1; 0 is unknown
@@ -49,6 +47,7 @@ type run struct {
 // reset forgets everything; the database is the state again.
 func (f *fold) reset() {
 	*f = fold{
+		limit:    cachedNames,
 		streams:  make(map[string]*log.Stream),
 		known:    make(map[string]bool),
 		dirty:    make(map[string]*log.Stream),
@@ -103,13 +102,13 @@ func (f *fold) settle() {
 	clear(f.postings)
 	clear(f.dirty)
 	clear(f.changed)
-	if len(f.free) > cachedStreams {
+	if len(f.free) > f.limit {
 		f.free = nil
 	}
-	if len(f.streams) > cachedStreams {
+	if len(f.streams) > f.limit {
 		clear(f.streams)
 	}
-	if len(f.known) > cachedMigrations {
+	if len(f.known) > f.limit {
 		clear(f.known)
 	}
 }

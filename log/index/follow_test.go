@@ -205,31 +205,29 @@ func TestFollowStalled(t *testing.T) {
 // The caches are bounded: with more names than they hold, states are read back.
 func TestManyStreamsAndMigrations(t *testing.T) {
 	o := newOrder()
-	names := cachedStreams + 500
-	for round := range 2 {
-		for i := range names {
-			mig := "m" + strings.Repeat("x", round) // a few large, many small
+	for round := range 3 {
+		for i := range 300 {
+			mig := "shared"
 			if i%2 == 0 {
-				mig = "m" + string(rune('a'+i%26)) + strconv.Itoa(i)
+				mig = "m" + strconv.Itoa(i)
 			}
-			o.add(log.Event{Actor: "ann", Kind: "x.tick", Migration: mig, Stream: mig + "/" + strconv.Itoa(i)}, "svc", nil, 0)
+			kind := "x.tick"
+			if i%7 == round {
+				kind = "migration.close"
+			}
+			o.add(log.Event{Actor: "ann", Kind: kind, Migration: mig, Stream: mig + "/" + strconv.Itoa(i)}, "svc", nil, 0)
 		}
 	}
 	x := open(t, t.TempDir())
-	if err := x.CatchUp(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	if n := len(x.fold.streams); n > cachedStreams {
-		t.Errorf("%d streams cached, at most %d", n, cachedStreams)
+	x.fold.limit = 40
+	for x.Cursor() < o.Size() {
+		followSome(t, x, o, 30, 30)
+		if f := &x.fold; len(f.streams) > f.limit || len(f.known) > f.limit || len(f.free) > f.limit {
+			t.Fatalf("%d streams, %d migrations and %d runs kept, at most %d", len(f.streams), len(f.known), len(f.free), f.limit)
+		}
 	}
 	checkAgainst(t, x, o)
-	for i := range cachedMigrations + 1 {
-		x.fold.known[strconv.Itoa(i)] = true
-	}
-	x.fold.settle()
-	if n := len(x.fold.known); n > cachedMigrations {
-		t.Errorf("%d migrations cached, at most %d", n, cachedMigrations)
-	}
+	checkWhole(t, x, o)
 }
 
 // The check finds a key that is missing, that is too much and that differs.

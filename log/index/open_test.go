@@ -159,17 +159,17 @@ func everyCall(t testing.TB, x *Index, o *order) map[string]error {
 }
 
 // damageRounds is how often each file is damaged; a nightly run can take 1000.
-const damageRounds = 30
+const damageRounds = 12
 
 // Bits flip and files shrink, wherever they like: what is opened then answers
 // rightly, or says that it is broken, or is an earlier state; and the Open
 // after that leads back to the whole.
 func TestDamagedFiles(t *testing.T) {
-	o := randomOrder(4, 3000)
+	o := randomOrder(4, 1500)
 	made := vfs.NewMem()
 	x := openOn(t, made, "index")
 	for x.Cursor() < o.Size() {
-		followSome(t, x, o, 800, 100)
+		followSome(t, x, o, 400, 100)
 		if err := x.db.Flush(); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -292,15 +293,31 @@ var (
 	firstSeed   = flag.Int("crashseed", 1, "first seed to explore")
 )
 
+// TestCrashes explores lives and the states that crashes in them leave, among them a second and third crash in the
+// recovery from the first. Nightly it runs with -crashpoints 20000000.
 func TestCrashes(t *testing.T) {
-	e := &explorer{seeds: 6, power: true}
+	const workers = 2
+	var wait sync.WaitGroup
+	explorers := make([]explorer, workers)
 	began := time.Now()
-	for seed := uint64(*firstSeed); e.points < *crashPoints && len(e.bad) == 0; seed++ {
-		e.power = seed%3 != 0
-		e.explore(seed, 40)
+	for w := range explorers {
+		wait.Go(func() {
+			e := &explorers[w]
+			e.seeds = 6
+			for seed := uint64(*firstSeed + w); e.points < *crashPoints/workers+1 && len(e.bad) == 0; seed += workers {
+				e.power = seed%3 != 0
+				e.failSync = seed%5 == 0
+				e.explore(seed, 40)
+			}
+		})
 	}
-	t.Logf("%d crash points in %v, %.0f a second", e.points, time.Since(began), float64(e.points)/time.Since(began).Seconds())
-	for _, err := range e.bad[:min(5, len(e.bad))] {
-		t.Error(err)
+	wait.Wait()
+	points := 0
+	for _, e := range explorers {
+		points += e.points
+		for _, err := range e.bad[:min(5, len(e.bad))] {
+			t.Error(err)
+		}
 	}
+	t.Logf("%d crash points in %v, %.0f a second", points, time.Since(began), float64(points)/time.Since(began).Seconds())
 }
