@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -70,8 +69,6 @@ type Config struct {
 	inline bool
 	// bugs plants faults that the crash tests must find.
 	bugs bugs
-	// epoch draws the random part of epochs; nil means crypto/rand.
-	epoch io.Reader
 }
 
 // bugs are errors one could have made. Tests set them to show that the crash harness would have found them; nothing

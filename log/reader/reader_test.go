@@ -300,7 +300,7 @@ func (m *memLog) serve(t *testing.T, keepPartials bool) *httptest.Server {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, "/log/")
 		if strings.HasPrefix(path, "checkpoint") {
-			fmt.Fprintf(w, "%s %s", path, r.Header.Get("Authorization"))
+			_, _ = fmt.Fprintf(w, "%s %s", path, r.Header.Get("Authorization"))
 			return
 		}
 		id, err := log.ParseTilePath(path)
@@ -403,7 +403,8 @@ func TestADirectoryIsReadLikeALog(t *testing.T) {
 		{Index: 0, Width: 256},
 		{Index: 1, Width: 256},
 		{Index: 2, Width: 88},
-		{Level: 1, Width: 1}, {Level: 1, Width: 2},
+		{Level: 1, Width: 1},
+		{Level: 1, Width: 2},
 		log.BundleID(0, 256), log.BundleID(1, 256), log.BundleID(2, 88),
 	} {
 		b, err := m.make(id)
