@@ -214,9 +214,10 @@ func TestARestoredOldBackupRefusesToSign(t *testing.T) {
 			if name == "the index alone" || name == "the tiles and their state" {
 				r.start()
 				crm.append("migration.load", `{}`)
-				p, err := log.ParseConsistencyProof(r.get(fmt.Sprintf("/v1/proofs/consistency/%d/%d", before.Size, r.checkpointOf(0).Size), r.admin).want(200, "").body)
+				after := r.checkpointOf(before.Size + 1)
+				p, err := log.ParseConsistencyProof(r.get(fmt.Sprintf("/v1/proofs/consistency/%d/%d", before.Size, after.Size), r.admin).want(200, "").body)
 				must(t, err)
-				must(t, log.CheckConsistency(before.Head, r.checkpointOf(0).Head, p.Path))
+				must(t, log.CheckConsistency(before.Head, after.Head, p.Path))
 				return
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -532,7 +533,14 @@ func TestMetricsHealthAndDescription(t *testing.T) {
 		t.Error("no description of the API")
 	}
 	r.get("/metrics", "").want(404, "not-found") // not on the public listener
-	admin := "http://" + strings.TrimSpace(string(read(t, filepath.Join(r.dir, "admin.addr"))))
+	addr := filepath.Join(r.dir, "admin.addr")
+	for range 500 { // it is bound just after the other
+		if _, err := os.Stat(addr); err == nil {
+			break
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	admin := "http://" + strings.TrimSpace(string(read(t, addr)))
 	resp, err := http.Get(admin + "/metrics") //nolint:noctx // a test's
 	must(t, err)
 	defer func() { _ = resp.Body.Close() }() // read to the end
