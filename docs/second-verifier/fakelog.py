@@ -68,7 +68,7 @@ class FakeLog:
             made["payloads/%012d.payload" % index] = payload
             made["payloads/%012d.salt" % index] = p.b64(f.filler("payload")).encode() + b"\n"
         for index in self.receipts:
-            receipt = p.Receipt(f.ORIGIN, index, 1, p.sha256(leaves[index]), f.NOW, f.NOW + 60000).text()
+            receipt = p.Receipt(f.ORIGIN, index, 1, p.sha256(leaves[index]), f.NOW + 1000 + index, f.NOW + 61000 + index).text()
             made["receipts/%012d.receipt" % index] = p.sign_note(receipt, f.ORIGIN + "/receipt", f.seed("receipt"))
         old = len(leaves) - 2
         made["consistency/%d.proof" % old] = trees.consistency_text(f.ORIGIN, old, len(leaves), trees.consistency(leaves, old))

@@ -107,12 +107,15 @@ class Verification:
     def __init__(self, path, policy, pinned, report):
         self.policy, self.pinned, self.report = policy, pinned, report
         self.directory = Directory(path, report)
-        self.note = read_file(os.path.join(path, "checkpoint"), p.NOTE_MAX)
+        self.note = b""
+        if os.path.lexists(os.path.join(path, "checkpoint")):  # what is missing was omitted: no failure to read
+            self.note = read_file(os.path.join(path, "checkpoint"), p.NOTE_MAX)
         self.checkpoint, self.quorum_time = None, None
         self.streams, self.migrations, self.leaves = {}, {}, {}
         self.received = self.as_of = self.last_control = 0
         self.counts = {"payloads": 0, "own": 0}
         self.withheld, self.erased, self.unsupported = set(), set(), False
+        self.times, self.promise_ms = {}, None  # received by index; of log.open
 
     def fail(self, level, what):
         self.report.fail(level, what)
@@ -204,6 +207,7 @@ class Verification:
             if as_of in self.directory.numbers[".json"]:
                 self.fail("Integrity", "entry %d: as_of %d is no control entry" % (index, as_of))
             self.keyring.whole = False
+        self.times[index] = part["received"]
         self.received, self.as_of = max(self.received, part["received"]), max(self.as_of, as_of)
         if p.is_control(kind):
             self.last_control = index
@@ -235,7 +239,7 @@ class Verification:
 
     def _log_open(self, payload):
         """Compares the log's own statement with the keys that the auditor brought."""
-        origin = self.checkpoint.origin
+        origin, self.promise_ms = self.checkpoint.origin, payload["promise_ms"]
         if payload["origin"] != origin:
             self.fail("Authenticity", "log.open names origin %s" % payload["origin"])
         names = {"checkpoint": origin, "receipt": origin + "/receipt"}
@@ -302,6 +306,10 @@ class Verification:
             except p.Malformed as err:
                 self.fail("Integrity", "receipt %d: %s" % (number, err))
                 continue
+            if self.times.get(number, receipt.received) != receipt.received:
+                self.fail("Integrity", "receipt %d: received is not that of its entries" % number)
+            if self.promise_ms is not None and receipt.by != receipt.received + self.promise_ms:
+                self.fail("Integrity", "receipt %d: by is not received and what log.open promises" % number)
             leaves = [self.leaves.get(n) for n in range(number, number + min(receipt.count, len(self.leaves) + 1))]
             if None not in leaves and p.sha256(*leaves) != receipt.leaves:
                 self.fail("Integrity", "receipt %d CONVICTS the log: it has other entries there" % number)
