@@ -2,18 +2,13 @@ package journal
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
-	"github.com/pipe-roll/piperoll/log/disk"
-	"github.com/pipe-roll/piperoll/log/disk/crashfs"
 )
 
 // TestManyWriters appends from many goroutines while others read, erase, check and wait, and compares all at the end.
