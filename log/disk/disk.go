@@ -53,6 +53,10 @@ type File interface {
 	io.WriterAt
 	// Sync makes everything written so far durable, and the size.
 	Sync() error
+	// WriteBack makes the system write out what was written so far, so that a later Sync has little left to do, and
+	// returns when that is done. It promises nothing: what it wrote can be lost until Sync. An error is one that Sync
+	// would have met, and will not report again: it counts as a failed sync.
+	WriteBack() error
 	// Truncate sets the size in bytes. Durable after Sync.
 	Truncate(size int64) error
 	// Size returns the size in bytes.

@@ -147,7 +147,8 @@ func (o *osFS) Lock(name string) (io.Closer, error) {
 // osFile is a file of the operating system.
 type osFile struct{ *os.File }
 
-func (f osFile) Sync() error { return syncData(f.File) }
+func (f osFile) Sync() error      { return syncData(f.File) }
+func (f osFile) WriteBack() error { return writeBack(f.File) }
 
 func (f osFile) Size() (int64, error) {
 	info, err := f.Stat()

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -9,6 +10,9 @@ import (
 
 // markAfter is how long the journal is idle before a mark says that its last group was synced.
 const markAfter = 250 * time.Millisecond
+
+// yieldFrom is how many batches in a group make the writer wait for those who come again.
+const yieldFrom = 8
 
 // Pending is a batch of records that has its place and waits for its sync.
 type Pending struct {
@@ -166,6 +170,7 @@ func (j *Journal) step() error {
 		if len(batches) == 0 {
 			return nil
 		}
+		n := len(batches)
 		if err := j.commit(batches); err != nil {
 			j.fail(err)
 			err = j.stopped()
@@ -178,8 +183,13 @@ func (j *Journal) step() error {
 			if err := j.keep(); err != nil {
 				return err
 			}
-		} else {
-			signal(j.work)
+			continue
+		}
+		signal(j.work)
+		// Many who were just answered have more to say. Let them, and the next sync serves twice as many; else they
+		// run only while it is in the system's hands, and miss it.
+		if n >= yieldFrom {
+			runtime.Gosched()
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// A segment is zeroed in pieces, each synced, with pauses, so that a commit's sync never queues behind more than
-	// one piece.
+	// A segment is zeroed in pieces, each written back, with pauses, so that a commit's sync never queues behind more
+	// than one piece. Only the whole is synced: each sync of a file that has grown commits the file system's journal.
 	pieceBytes = 256 << 10
 	piecePause = 10 * time.Millisecond
 	retryPause = time.Second
@@ -162,7 +162,7 @@ func (j *Journal) zero(f disk.File, number uint64) error {
 		if _, err := f.WriteAt(zeros[:n], off); err != nil {
 			return err
 		}
-		if err := f.Sync(); err != nil {
+		if err := f.WriteBack(); err != nil {
 			return err
 		}
 		off += n
@@ -170,7 +170,7 @@ func (j *Journal) zero(f disk.File, number uint64) error {
 			return err
 		}
 	}
-	return nil
+	return f.Sync()
 }
 
 // pace waits until the next piece of a segment that is done up to off may be written.

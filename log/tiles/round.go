@@ -181,5 +181,5 @@ func (t *Tree) writeFull(id log.TileID, data []byte) error {
 		return err
 	}
 	t.count(func(s *Stats) { s.Files++ })
-	return t.enqueue(dirty{file: f, path: id.Path()})
+	return t.enqueue(dirty{file: f, path: id.Path(), bytes: len(data)})
 }

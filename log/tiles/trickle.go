@@ -12,14 +12,17 @@ import (
 )
 
 const (
-	queueFiles   = 1024            // written and not synced; beyond, rounds wait
+	queueFiles   = 1024            // written and not written back; beyond, rounds wait
 	recoverEvery = 2 * time.Second // recovery point
+	recoverFiles = 512             // or after so many files, which are open until then
+	smallBytes   = 32 << 10        // a file's data up to here need not be written before its sync
 )
 
 // A dirty thing is a file to be synced, or the head up to which all files were written before it.
 type dirty struct {
 	file  disk.File
 	path  string
+	bytes int
 	point *log.Head
 }
 
@@ -36,20 +39,23 @@ func (t *Tree) enqueue(d dirty) error {
 	}
 }
 
-// A debt is what was synced since the recovery point moved: the directories of those files, and the head up to which
-// all files were.
+// A debt is what was written back since the recovery point moved, and is not durable: the files, and the head up to
+// which all files are among them.
 type debt struct {
-	dirs  map[string]bool
+	files []dirty
 	point *log.Head
 }
 
-// trickle syncs one file at a time and pauses as long as that took, so that the commits that callers wait for find
-// the disk free half of the time. Then the directories, then the recovery point. It ends when the queue is closed.
+// trickle writes the data of one file at a time to the disk and pauses as long as that took, so that the commits that
+// callers wait for find the disk free half of the time. Every two seconds it makes all of them durable, and moves the
+// recovery point. A new file's sync commits the file system's own journal, for which every other sync waits: done
+// together, and with the data on the disk already, the syncs of hundreds of files need one such commit, not one each.
+// It ends when the queue is closed.
 func (t *Tree) trickle() error {
-	defer t.drain()
+	var owed debt
+	defer t.drain(&owed)
 	tick := time.NewTicker(recoverEvery)
 	defer tick.Stop()
-	owed := debt{dirs: map[string]bool{}}
 	for {
 		select {
 		case <-t.failed:
@@ -62,6 +68,11 @@ func (t *Tree) trickle() error {
 			if err != nil {
 				return t.fail(err)
 			}
+			if len(owed.files) >= recoverFiles {
+				if err := t.settle(&owed); err != nil {
+					return err
+				}
+			}
 			t.pause(took)
 		case <-tick.C:
 			if err := t.settle(&owed); err != nil {
@@ -71,27 +82,42 @@ func (t *Tree) trickle() error {
 	}
 }
 
-// pay takes d off the queue: it syncs a file and says how long that took.
+// pay takes d off the queue: it writes a file back and says how long that took.
 func (t *Tree) pay(owed *debt, d dirty) (took time.Duration, err error) {
 	if d.point != nil {
 		owed.point = d.point
 		return 0, nil
 	}
-	if took, err = t.syncFile(d); err != nil {
-		return 0, err
+	owed.files = append(owed.files, d)
+	if d.bytes <= smallBytes {
+		return 0, nil
 	}
-	owed.dirs[filepath.Dir(filepath.Join(t.c.Dir, filepath.FromSlash(d.path)))] = true
+	began := time.Now()
+	if err := d.file.WriteBack(); err != nil {
+		return 0, fmt.Errorf("write back %s: %w", d.path, err)
+	}
+	took = time.Since(began)
+	t.count(func(s *Stats) { s.SyncTime += took })
 	return took, nil
 }
 
-func (t *Tree) syncFile(d dirty) (took time.Duration, err error) {
-	began := time.Now()
-	if err := errors.Join(d.file.Sync(), d.file.Close()); err != nil {
-		return 0, fmt.Errorf("sync %s: %w", d.path, err)
+// sync makes the files of a debt durable, by the handles that wrote them, and returns their directories.
+func (t *Tree) sync(owed *debt) (dirs map[string]bool, err error) {
+	dirs = map[string]bool{}
+	for len(owed.files) > 0 {
+		d := owed.files[0]
+		began := time.Now()
+		owed.files = owed.files[1:]
+		if err := errors.Join(d.file.Sync(), d.file.Close()); err != nil {
+			return nil, fmt.Errorf("sync %s: %w", d.path, err)
+		}
+		dirs[filepath.Dir(filepath.Join(t.c.Dir, filepath.FromSlash(d.path)))] = true
+		took := time.Since(began)
+		t.count(func(s *Stats) { s.Synced++; s.SyncTime += took })
+		t.pause(took)
 	}
-	took = time.Since(began)
-	t.count(func(s *Stats) { s.Synced++; s.SyncTime += took })
-	return took, nil
+	owed.files = nil
+	return dirs, t.Err()
 }
 
 // pause leaves the disk alone for as long as it was used, unless the queue gets long.
@@ -105,9 +131,12 @@ func (t *Tree) pause(took time.Duration) {
 	}
 }
 
-// drain closes the files that a failure left in the queue.
-func (t *Tree) drain() {
+// drain closes the files that a failure left behind.
+func (t *Tree) drain(owed *debt) {
 	for d := range t.queue {
+		owed.files = append(owed.files, d)
+	}
+	for _, d := range owed.files {
 		if d.file != nil {
 			// Nothing relies on this file: it is derived again at the next start.
 			_ = d.file.Close()
@@ -115,16 +144,20 @@ func (t *Tree) drain() {
 	}
 }
 
-// settle moves the recovery point if files were synced since it moved last. A point without new full tiles is not
-// worth a sync: a start derives the few entries behind it again.
+// settle makes durable what is owed and moves the recovery point. A point without new full tiles is not worth a sync:
+// a start derives the few entries behind it again.
 func (t *Tree) settle(owed *debt) error {
-	if err := t.Err(); err != nil || len(owed.dirs) == 0 || owed.point == nil {
+	if err := t.Err(); err != nil || len(owed.files) == 0 || owed.point == nil {
 		return err
 	}
-	if err := t.recover(owed.dirs, *owed.point); err != nil {
+	point := *owed.point
+	dirs, err := t.sync(owed)
+	if err == nil {
+		err = t.recover(dirs, point)
+	}
+	if err != nil {
 		return t.fail(err)
 	}
-	clear(owed.dirs)
 	return nil
 }
 

@@ -144,7 +144,7 @@ func (w *world) open(c Config) (*steps, error) {
 		return nil, err
 	}
 	w.see(tree)
-	return &steps{w: w, tree: tree, owed: debt{dirs: map[string]bool{}}}, nil
+	return &steps{w: w, tree: tree, owed: debt{}}, nil
 }
 
 // round signs what the source has.

@@ -50,6 +50,22 @@ func (f *file) WriteAt(b []byte, off int64) (int, error) {
 	return n, failed
 }
 
+// WriteBack changes nothing: what was written may be on the medium or not, as before. One that fails has forgotten
+// some of it, like a sync.
+func (f *file) WriteBack() error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	fails, failed := f.fs.begin(false)
+	if f.fs.crashed {
+		return ErrCrashed
+	}
+	if err := f.fs.op(); err != nil || !fails {
+		return err
+	}
+	f.flush(true)
+	return failed
+}
+
 func (f *file) Truncate(size int64) error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
@@ -80,9 +96,15 @@ func (f *file) Sync() error {
 	if err := f.fs.op(); err != nil {
 		return err
 	}
+	f.flush(fails)
+	return failed
+}
+
+// flush puts pending writes on the medium; where it fails, some of them. The caller holds the lock.
+func (f *file) flush(fails bool) {
 	n := f.node
 	if len(n.pending) == 0 {
-		return failed
+		return
 	}
 	if n.shared {
 		n.medium, n.shared = slices.Clone(n.medium), false
@@ -93,7 +115,6 @@ func (f *file) Sync() error {
 		}
 	}
 	n.pending = nil
-	return failed
 }
 
 func (n *node) change(w write) {
