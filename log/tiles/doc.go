@@ -32,7 +32,8 @@
 // It heals from the entries, once these have given the anchor's root, what may be lost in a crash because it is never
 // synced before the recovery point passes it: full tiles and bundles above the recovery point, partial tiles, and the
 // file Dir/checkpoint. That cannot change what is signed. Config.Rebuild extends this to all derived files. Old full
-// tiles that nothing reads at the start are compared by [Tree.Check] and by whoever reads them.
+// tiles that nothing reads at the start are compared by [Tree.Check], and proven under the signed head by [Tree.Tile]
+// before anyone gets them.
 //
 // One fault cannot be told from a crash by the anchor alone: its newer slot damaged within a second of being written
 // (an idle log has the head in both slots). The older slot then counts; the entries still give one root for every

@@ -18,9 +18,13 @@ type HandlerOptions struct {
 	// Entries wraps what serves /tile/entries/..., to let only some read them; nil: everybody may, and caches may
 	// keep them.
 	Entries func(http.Handler) http.Handler
-	// Problem answers a request that failed. If nil, it is a plain problem+json (RFC 9457).
-	Problem func(w http.ResponseWriter, r *http.Request, status int, detail string)
+	// Problem answers a request that failed: err is ErrMethod, fs.ErrNotExist, or says why the resource cannot be
+	// read. If nil, the answer is a plain problem+json (RFC 9457).
+	Problem func(w http.ResponseWriter, r *http.Request, err error)
 }
+
+// ErrMethod means that a request was neither GET nor HEAD.
+var ErrMethod = errors.New("only GET and HEAD")
 
 // What caches may do. A tile or bundle never changes under its path. A checkpoint does all the time, and asking with
 // its ETag is cheap; an old one may still get cosignatures.
@@ -66,7 +70,7 @@ func (t *Tree) Handler(o HandlerOptions) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			o.Problem(w, r, http.StatusMethodNotAllowed, "only GET and HEAD")
+			o.Problem(w, r, ErrMethod)
 			return
 		}
 		// The mux would redirect to a cleaned path; a static resource has one spelling.
@@ -115,16 +119,9 @@ func (t *Tree) tile(o HandlerOptions, cache string) http.Handler {
 
 // answer writes data, or what err means.
 func answer(w http.ResponseWriter, r *http.Request, o HandlerOptions, data []byte, err error) {
-	switch {
-	case err == nil:
-	case errors.Is(err, fs.ErrNotExist):
-		// What is missing now may come in a moment.
-		w.Header().Set("Cache-Control", cacheProblem)
-		o.Problem(w, r, http.StatusNotFound, "the log has no such resource, or not yet: see its checkpoint for its size")
-		return
-	default:
-		w.Header().Set("Cache-Control", cacheProblem)
-		o.Problem(w, r, http.StatusInternalServerError, "the resource cannot be read; the operator's fsck tells more")
+	if err != nil {
+		w.Header().Set("Cache-Control", cacheProblem) // what is missing now may come in a moment
+		o.Problem(w, r, err)
 		return
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -136,7 +133,14 @@ func answer(w http.ResponseWriter, r *http.Request, o HandlerOptions, data []byt
 	}
 }
 
-func plainProblem(w http.ResponseWriter, _ *http.Request, status int, detail string) {
+func plainProblem(w http.ResponseWriter, _ *http.Request, err error) {
+	status, detail := http.StatusInternalServerError, "the resource cannot be read; the operator's fsck tells more"
+	switch {
+	case errors.Is(err, ErrMethod):
+		status, detail = http.StatusMethodNotAllowed, err.Error()
+	case errors.Is(err, fs.ErrNotExist):
+		status, detail = http.StatusNotFound, "the log has no such resource, or not yet: see its checkpoint for its size"
+	}
 	w.Header().Set("Content-Type", typeProblem)
 	w.WriteHeader(status)
 	body, err := json.Marshal(map[string]any{"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail})

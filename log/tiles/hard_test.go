@@ -380,7 +380,7 @@ func TestTheStaticGETsHaveTheirTypesAndCaching(t *testing.T) {
 			Entries: func(h http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { guarded++; h.ServeHTTP(w, r) })
 			},
-			Problem: func(w http.ResponseWriter, _ *http.Request, status int, _ string) { problems++; w.WriteHeader(status) },
+			Problem: func(w http.ResponseWriter, _ *http.Request, _ error) { problems++; w.WriteHeader(http.StatusNotFound) },
 		})),
 	}
 	defer servers["guarded"].Close()

@@ -141,7 +141,9 @@ func (t *Tree) open() error {
 	// The checkpoints are compared before anything is signed: an anchor that lost its newest slot shows an older head,
 	// and only they tell.
 	t.view = view{t.anchor.last.Head, t.b.edge, nil}
-	if err := t.openCheckpoints(); err != nil {
+	if err := t.openCheckpoints(); errors.Is(err, ErrDamaged) {
+		return &Refusal{Check: "tiles", Found: "one under a published checkpoint is damaged", Do: doRebuild, Err: err}
+	} else if err != nil {
 		return err
 	}
 	t.view.signed, err = t.sign(t.anchor.last.Head)
