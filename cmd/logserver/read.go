@@ -77,7 +77,8 @@ func (s *site) eventByHash(w http.ResponseWriter, r *http.Request, by principal)
 	return s.writeEntry(w, i)
 }
 
-// payload answers with a payload, once the record of who reads it is durable.
+// payload answers with a payload, once the record of who reads it is durable. Then it is read again: it may have been
+// erased meanwhile.
 func (s *site) payload(w http.ResponseWriter, r *http.Request, by principal) error {
 	i, err := pathNumber(r, "index")
 	if err != nil {
@@ -90,15 +91,18 @@ func (s *site) payload(w http.ResponseWriter, r *http.Request, by principal) err
 	if e.Event.Payload == nil {
 		return fmt.Errorf("%w: entry %d has no payload", errNotFound, i)
 	}
+	if _, err := s.ledger.journal.Payload(i); err != nil {
+		return fmt.Errorf("payload of entry %d: %w", i, err) // nothing is read, nothing is recorded
+	}
+	if err := s.trail.readPayload(r.Context(), by, i); err != nil {
+		return err
+	}
 	p, err := s.ledger.journal.Payload(i)
 	if err != nil {
 		return fmt.Errorf("payload of entry %d: %w", i, err)
 	}
 	if err := e.Event.Payload.Check(p); err != nil {
 		return fmt.Errorf("payload of entry %d was changed on disk: %s", i, err) // not the reader's mistake: not ErrCommitment
-	}
-	if err := s.trail.readPayload(r.Context(), by, i); err != nil {
-		return err
 	}
 	w.Header().Set("Content-Type", e.Event.Payload.Type)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -127,7 +131,11 @@ const (
 
 // search lists entries that match all filters, in the order of the log.
 func (s *site) search(w http.ResponseWriter, r *http.Request, by principal) error {
-	q, err := searchQuery(r.URL.Query())
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return fmt.Errorf("%w query: %s", log.ErrMalformed, err)
+	}
+	q, err := searchQuery(values)
 	if err != nil {
 		return err
 	}
@@ -170,7 +178,8 @@ func searchQuery(values url.Values) (index.Query, error) {
 				err = fmt.Errorf("%w query: %s %q is not a name", log.ErrMalformed, key, vs[0])
 			}
 		case numbers[key] != nil:
-			if *numbers[key], err = strconv.ParseUint(vs[0], 10, 53); err != nil {
+			// A to of 0 is no bound to the index.
+			if *numbers[key], err = strconv.ParseUint(vs[0], 10, 53); err != nil || key == "to" && *numbers[key] == 0 {
 				err = fmt.Errorf("%w query: %s %q is not a number (times are Unix milliseconds)", log.ErrMalformed, key, vs[0])
 			}
 		case key == "limit":

@@ -185,7 +185,9 @@ func TestSearchFindsByEveryFilterAndPages(t *testing.T) {
 			t.Errorf("search %s finds %d, want %d", query, got, want)
 		}
 	}
-	for _, bad := range []string{"kind=a%20b", "limit=0", "limit=x", "from=x", "flavour=x", "kind=a&kind=b"} {
+	for _, bad := range []string{
+		"kind=a%20b", "limit=0", "limit=x", "from=x", "flavour=x", "kind=a&kind=b", "kind=", "migration=%zz", "migration=m1;kind=x", "from=5&to=4", "to=0",
+	} {
 		r.get("/v1/events?"+bad, r.admin).want(400, "malformed")
 	}
 }
