@@ -52,15 +52,21 @@ var (
 type principal struct {
 	name  string
 	auth  string // "token:ID"
+	role  string
 	perms []permission
 	hash  log.Hash // of the token, to look again
 }
 
-func (p principal) may(perm permission) error {
-	if slices.Contains(p.perms, perm) {
-		return nil
+// may says whether the principal has one of the permissions.
+func (p principal) may(oneOf ...permission) error {
+	var names []string
+	for _, perm := range oneOf {
+		if slices.Contains(p.perms, perm) {
+			return nil
+		}
+		names = append(names, string(perm))
 	}
-	return fmt.Errorf("%w: %q needs the permission %s", errForbidden, p.name, perm)
+	return fmt.Errorf("%w: %q needs the permission %s", errForbidden, p.name, strings.Join(names, " or "))
 }
 
 // access is the fold over control entries: tokens and keys. It holds nothing
@@ -156,7 +162,7 @@ func (a *access) lookup(hash log.Hash) (principal, error) {
 	if uint64(a.now().UnixMilli()) >= t.ExpiresMS {
 		return principal{}, fmt.Errorf("%w: token %s has expired", errUnauthenticated, t.ID)
 	}
-	p := principal{name: t.Principal, auth: "token:" + t.ID, hash: hash, perms: slices.Clone(roles[t.Role])}
+	p := principal{name: t.Principal, auth: "token:" + t.ID, role: t.Role, hash: hash, perms: slices.Clone(roles[t.Role])}
 	for _, extra := range t.Permissions {
 		p.perms = append(p.perms, permission(extra))
 	}

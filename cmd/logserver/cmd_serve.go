@@ -17,6 +17,8 @@ import (
 	"github.com/pipe-roll/piperoll/docs/api"
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
+	"github.com/pipe-roll/piperoll/log/journal"
+	"github.com/pipe-roll/piperoll/log/tiles"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -137,23 +139,29 @@ func openHost(ctx context.Context, c Config, logger *slog.Logger, reg prometheus
 		}
 		s := &site{
 			ledger: l, limits: c.Limits, logger: logger.With("origin", c.Origin), metrics: newMetrics(reg, l),
-			bodies: h.bodies, trail: newTrail(l, logger), rates: make(map[string]*rate.Limiter),
+			trail: newTrail(l.record, logger.With("origin", c.Origin)), rates: make(map[string]*rate.Limiter),
 		}
 		h.sites = append(h.sites, s)
 		if h.names[i] == "" {
-			h.mux.Handle("/", s.routes())
+			h.mux.Handle("/", s.routes(h.table()...))
 			continue
 		}
 		prefix := "/logs/" + h.names[i]
 		h.mux.Handle(prefix+"/", http.StripPrefix(prefix, s.routes()))
 	}
-	h.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { printf(w, "ok\n") })
-	h.mux.HandleFunc("GET /readyz", h.ready)
-	h.mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/yaml")
-		_ = ignoreWriteN(w.Write(api.OpenAPI))
-	})
 	return h, nil
+}
+
+// table has the resources of the server, which are of no log.
+func (h *host) table() []route {
+	return []route{
+		{"GET", "/healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { printf(w, "ok\n") })},
+		{"GET", "/readyz", http.HandlerFunc(h.ready)},
+		{"GET", "/openapi.yaml", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/yaml")
+			_ = ignoreWriteN(w.Write(api.OpenAPI))
+		})},
+	}
 }
 
 func ignoreWriteN(_ int, err error) error { return ignoreWrite(err) }
@@ -166,6 +174,7 @@ func (h *host) start(ctx context.Context, g *errgroup.Group) {
 			return s.trail.run(ctx) // its last flush needs the log to run still
 		})
 		g.Go(func() error { return s.ledger.run(logCtx) })
+		g.Go(func() error { return s.watchPublication(ctx) })
 	}
 }
 
@@ -175,29 +184,6 @@ func (h *host) close() error {
 		errs = append(errs, s.ledger.close())
 	}
 	return errors.Join(errs...)
-}
-
-type readyJSON struct {
-	Origin string `json:"origin"`
-	Ready  bool   `json:"ready"`
-	Reason string `json:"reason,omitempty"`
-	Size   uint64 `json:"size"`
-}
-
-// ready says for each log whether it takes events, and if not, why.
-func (h *host) ready(w http.ResponseWriter, _ *http.Request) {
-	code := http.StatusOK
-	var logs []readyJSON
-	for _, s := range h.sites {
-		state := readyJSON{Origin: s.ledger.c.Origin, Ready: true, Size: s.ledger.journal.Size()}
-		if err := s.ledger.seq.ReadOnly(); err != nil {
-			state.Ready, state.Reason, code = false, err.Error(), http.StatusServiceUnavailable
-		}
-		logs = append(logs, state)
-	}
-	if err := writeJSON(w, code, logs); err != nil {
-		h.logger.Error("request failed", "route", "GET /readyz", "err", err)
-	}
 }
 
 // server makes the HTTP server with all its limits.
@@ -210,7 +196,7 @@ func (h *host) server(c Config) (*http.Server, error) {
 		WriteTimeout:      limits.RequestTimeout + waitMax,
 		IdleTimeout:       2 * limits.RequestTimeout,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(h.logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(h.logger.Handler(), slog.LevelWarn),
 	}
 	if c.TLS.Cert == "" {
 		return srv, nil
@@ -296,7 +282,7 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &refused):
 		return remoteCode(refused)
-	case errors.Is(err, errCheck):
+	case errors.Is(err, errCheck), errors.Is(err, tiles.ErrRefused), errors.Is(err, journal.ErrCorrupt):
 		return exitFailed
 	case errors.Is(err, errUsage), errors.Is(err, log.ErrMalformed):
 		return exitUsage

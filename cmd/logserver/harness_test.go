@@ -156,7 +156,7 @@ func (a httpAnswer) want(status int, name string) httpAnswer {
 	}
 	var p problem
 	must(a.t, json.Unmarshal(a.body, &p))
-	if p.Type != "urn:piperoll:problem:"+name || p.Status != status || p.Title == "" || p.Detail == "" ||
+	if p.Type != "urn:piperoll:problem:"+name || p.Status != status || p.Title == "" || p.Detail == "" || p.Hint == "" ||
 		a.header.Get("Content-Type") != "application/problem+json" {
 		a.t.Errorf("problem %s, want %s", a.body, name)
 	}

@@ -1,22 +1,21 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/pipe-roll/piperoll/log"
-	"github.com/pipe-roll/piperoll/log/journal"
-	"github.com/pipe-roll/piperoll/log/sequencer"
 	"github.com/pipe-roll/piperoll/log/tiles"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
@@ -26,7 +25,6 @@ type site struct {
 	limits  Limits
 	logger  *slog.Logger
 	metrics *metrics
-	bodies  *semaphore.Weighted // bytes of bodies, shared by all logs
 	trail   *trail
 
 	mu    sync.Mutex
@@ -36,79 +34,200 @@ type site struct {
 // ratesMax bounds the principals whose rate is remembered.
 const ratesMax = 10_000
 
-// routes is the whole API of a log: every path, and what one must be allowed
-// to do to use it. A permission of "" is for everyone with a token whose
-// handler decides by itself.
-func (s *site) routes() http.Handler {
-	mux := http.NewServeMux()
-	static := s.ledger.tree.Handler(s.staticOptions())
-	mux.Handle("GET /checkpoint", static)
-	mux.Handle("GET /checkpoint/", static)
-	mux.Handle("GET /tile/", static)
+// A route is a method and a path, and what serves them. They are all in docs/api/openapi.yaml.
+type route struct {
+	method, path string
+	handler      http.Handler
+}
 
-	mux.Handle("POST /v1/events", s.allow("", s.submit))
-	mux.Handle("GET /v1/events", s.allow(permRead, s.search))
-	mux.Handle("GET /v1/events/{hash}", s.allow(permRead, s.eventByHash))
-	mux.Handle("GET /v1/entries/{index}", s.allow(permRead, s.entryByIndex))
-	mux.Handle("GET /v1/payloads/{index}", s.allow(permPayloadRead, s.payload))
-	mux.Handle("DELETE /v1/payloads/{index}", s.allow(permPayloadErase, s.erase))
-	mux.Handle("GET /v1/proofs/inclusion/{index}", s.allow(permRead, s.inclusion))
-	mux.Handle("GET /v1/proofs/inclusion/{index}/{size}", s.allow(permRead, s.inclusion))
-	mux.Handle("GET /v1/proofs/consistency/{from}/{to}", s.allow(permRead, s.consistency))
-	mux.Handle("GET /v1/proofs/range/{begin}/{end}", s.allow(permRead, s.rangeProof))
-	mux.Handle("GET /v1/proofs/range/{begin}/{end}/{size}", s.allow(permRead, s.rangeProof))
-	mux.Handle("GET /v1/streams/{stream...}", s.allow(permRead, s.streamHead))
-	mux.Handle("POST /v1/access/tokens", s.allow(permAdmin, s.createToken))
-	mux.Handle("DELETE /v1/access/tokens/{id}", s.allow(permAdmin, s.revokeToken))
-	mux.Handle("POST /v1/keys", s.allow(permAdmin, s.registerKey))
-	mux.Handle("DELETE /v1/keys/{id}", s.allow(permAdmin, s.revokeKey))
-	mux.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, fmt.Errorf("%w: no resource %s %s; see /openapi.yaml", errNotFound, r.Method, r.URL.Path))
-	}))
-	return mux
+// table is the whole API of a log: every path, and what one must be allowed to do to use it.
+func (s *site) table() []route {
+	static := s.ledger.tree.Handler(s.staticOptions())
+	return []route{
+		{"GET", "/checkpoint", static},
+		{"GET", "/checkpoint/signed", static},
+		{"GET", "/checkpoint/{size}", static},
+		{"GET", "/tile/{path...}", static},
+
+		{"POST", "/v1/events", s.allow(s.submit, permAppend, permAppendUnsigned)}, // which one is for the body to say
+		{"GET", "/v1/events", s.allow(s.search, permRead)},
+		{"GET", "/v1/events/{hash}", s.allow(s.eventByHash, permRead)},
+		{"GET", "/v1/entries/{index}", s.allow(s.entryByIndex, permRead)},
+		{"GET", "/v1/payloads/{index}", s.allow(s.payload, permPayloadRead)},
+		{"DELETE", "/v1/payloads/{index}", s.allow(s.erase, permPayloadErase)},
+		{"GET", "/v1/proofs/inclusion/{index}", s.allow(s.inclusion, permRead)},
+		{"GET", "/v1/proofs/inclusion/{index}/{size}", s.allow(s.inclusion, permRead)},
+		{"GET", "/v1/proofs/consistency/{from}/{to}", s.allow(s.consistency, permRead)},
+		{"GET", "/v1/proofs/range/{begin}/{end}", s.allow(s.rangeProof, permRead)},
+		{"GET", "/v1/proofs/range/{begin}/{end}/{size}", s.allow(s.rangeProof, permRead)},
+		{"GET", "/v1/streams/{stream...}", s.allow(s.streamHead, permRead)},
+		{"POST", "/v1/access/tokens", s.allow(s.createToken, permAdmin)},
+		{"DELETE", "/v1/access/tokens/{id}", s.allow(s.revokeToken, permAdmin)},
+		{"POST", "/v1/keys", s.allow(s.registerKey, permAdmin)},
+		{"DELETE", "/v1/keys/{id}", s.allow(s.revokeKey, permAdmin)},
+	}
+}
+
+// routes serves the table of the log, and more.
+func (s *site) routes(more ...route) http.Handler {
+	mux := http.NewServeMux()
+	for _, route := range append(s.table(), more...) {
+		mux.Handle(route.method+" "+route.path, route.handler)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		allowed := methodsOf(mux, r)
+		if len(allowed) == 0 {
+			s.fail(w, r, fmt.Errorf("%w: no resource %s", errNotFound, r.URL.Path))
+			return
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		s.fail(w, r, fmt.Errorf("%w: %s takes %s", errMethod, r.URL.Path, strings.Join(allowed, ", ")))
+	})
+	return s.watch(mux)
+}
+
+// methodsOf says with which methods the path of a request would find a route.
+func methodsOf(mux *http.ServeMux, r *http.Request) (methods []string) {
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		other := r.WithContext(r.Context())
+		other.Method = method
+		if _, pattern := mux.Handler(other); pattern != "/" {
+			methods = append(methods, method)
+		}
+	}
+	return methods
+}
+
+// An answering response writer knows what it answered.
+type answering struct {
+	http.ResponseWriter
+	status int // 0 until there is one
+}
+
+func (a *answering) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answering) Write(b []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// watch counts and times what h answers, and answers for it if it panics.
+func (s *site) watch(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		a := &answering{ResponseWriter: w}
+		defer func() {
+			cut := recover()
+			if cut != nil && cut != http.ErrAbortHandler {
+				p := s.note(r, fmt.Errorf("panic: %v\n%s", cut, debug.Stack()))
+				if a.status == 0 {
+					s.write(a, r, p)
+					cut = nil
+				}
+			}
+			s.metrics.served(r.Pattern, a.status, time.Since(start))
+			if cut != nil {
+				panic(http.ErrAbortHandler) // the answer has begun: the client must see that it has no end
+			}
+		}()
+		h.ServeHTTP(a, r)
+	})
 }
 
 type handler func(w http.ResponseWriter, r *http.Request, by principal) error
 
-// allow runs h for principals that have the permission, within their rate,
-// and turns its error into a response.
-func (s *site) allow(need permission, h handler) http.Handler {
+// allow runs h for principals that have one of the permissions, within their rate and the time for a request, and
+// turns its error into a response.
+func (s *site) allow(h handler, oneOf ...permission) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		by, err := s.ledger.access.authenticate(r.Header.Get("Authorization"))
+		ctx, cancel := context.WithTimeout(r.Context(), s.limits.RequestTimeout)
+		defer cancel()
+		err := s.attend(w, r.WithContext(ctx), h, oneOf)
 		if err == nil {
-			err = s.withinRate(by.name)
+			return
 		}
-		if err == nil && need != "" {
-			if err = by.may(need); err != nil {
-				err = s.refuse(r, by, nil, err)
-			}
+		// Also a client that has closed only its half of the connection ends the context, and waits for an answer.
+		if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", errTimeout, err)
 		}
-		if err == nil {
-			err = h(w, r, by)
-		}
-		if err != nil {
-			s.fail(w, r, err)
-		}
-		s.metrics.served(r.Pattern, time.Since(start))
+		s.fail(w, r, err)
 	})
 }
 
-func (s *site) staticOptions() tiles.HandlerOptions {
-	if s.ledger.c.PublicEntries {
-		return tiles.HandlerOptions{}
+// attend looks at permissions before the handler reads a body, and logs what it refuses to a principal.
+func (s *site) attend(w http.ResponseWriter, r *http.Request, h handler, oneOf []permission) error {
+	by, err := s.ledger.access.authenticate(r.Header.Get("Authorization"))
+	if err != nil {
+		return err
 	}
-	return tiles.HandlerOptions{Entries: s.guardEntries}
+	if err := s.withinRate(by.name); err != nil {
+		return err
+	}
+	if err = by.may(oneOf...); err == nil {
+		err = h(w, r, by)
+	}
+	if err != nil {
+		s.refuse(r, by, err)
+	}
+	return err
+}
+
+// loggedProblems are the refusals that become entries of their own: authenticated 403 and forks. Others are counted:
+// whoever can reach the server could fill the log with them.
+var loggedProblems = []string{"forbidden", "owner", "key", "fork"}
+
+// refusalWait bounds how long an answer waits for the entry of its refusal.
+const refusalWait = 5 * time.Second
+
+// refuse logs a refusal, if it is of a kind that is. The answer comes after the entry is durable: who was refused can
+// look for it. An entry that fails does not change the answer; it is counted into the next.
+func (s *site) refuse(r *http.Request, by principal, err error) {
+	reason := problemOf(err).name()
+	if !slices.Contains(loggedProblems, reason) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), refusalWait)
+	defer cancel()
+	s.trail.refused(ctx, by, refusalKey{by: by.name, reason: reason, route: routeName(r)}, bodyText(r))
+}
+
+// routeName names a route in an entry: method and pattern, as a name.
+func routeName(r *http.Request) string {
+	method, path, ok := strings.Cut(r.Pattern, " ")
+	if !ok { // of the static handler's own paths, which are for GET and HEAD
+		method, path = http.MethodGet, r.Pattern
+	}
+	return strings.ToLower(method) + ":" + strings.NewReplacer("{", "", "}", "").Replace(path)
+}
+
+func (s *site) staticOptions() tiles.HandlerOptions {
+	o := tiles.HandlerOptions{Problem: func(w http.ResponseWriter, r *http.Request, err error) {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: the log has no such resource, or not yet", errNotFound)
+		}
+		s.fail(w, r, err)
+	}}
+	if !s.ledger.c.PublicEntries {
+		o.Entries = s.guardEntries
+	}
+	return o
 }
 
 // guardEntries lets entry bundles be read by those with log:read, if they are
 // not public: they hold who did what.
 func (s *site) guardEntries(h http.Handler) http.Handler {
-	return s.allow(permRead, func(w http.ResponseWriter, r *http.Request, by principal) error {
+	return s.allow(func(w http.ResponseWriter, r *http.Request, by principal) error {
 		s.trail.read(by)
 		h.ServeHTTP(w, r)
 		return nil
-	})
+	}, permRead)
 }
 
 func (s *site) withinRate(name string) error {
@@ -131,108 +250,6 @@ func (s *site) withinRate(name string) error {
 	return nil
 }
 
-// Errors of HTTP that have no other home.
-var (
-	errNotFound   = errors.New("not found")
-	errRate       = errors.New("too many requests")
-	errOverloaded = errors.New("the server is busy")
-)
-
-// A problem is an error as HTTP shows it (RFC 9457).
-type problem struct {
-	Type   string    `json:"type"`
-	Title  string    `json:"title"`
-	Status int       `json:"status"`
-	Detail string    `json:"detail"`
-	Head   *headJSON `json:"head,omitempty"` // of the stream, for 409
-
-	retryAfter int // seconds
-}
-
-// kinds is the one map from errors to HTTP. The first that matches counts.
-var kinds = []struct {
-	err        error
-	name       string
-	status     int
-	retryAfter int
-}{
-	{errUnauthenticated, "unauthenticated", http.StatusUnauthorized, 0},
-	{errForbidden, "forbidden", http.StatusForbidden, 0},
-	{errRate, "rate", http.StatusTooManyRequests, 1},
-	{errOverloaded, "overloaded", http.StatusServiceUnavailable, 1},
-	{sequencer.ErrBusy, "overloaded", http.StatusServiceUnavailable, 1},
-	{sequencer.ErrReadOnly, "read-only", http.StatusServiceUnavailable, 30},
-	{journal.ErrStopped, "read-only", http.StatusServiceUnavailable, 30},
-	{errTooLarge, "too-large", http.StatusRequestEntityTooLarge, 0},
-	{errMediaType, "media-type", http.StatusUnsupportedMediaType, 0},
-	{errNotYet, "not-found", http.StatusNotFound, 1},
-	{errNotFound, "not-found", http.StatusNotFound, 0},
-	{journal.ErrErased, "gone", http.StatusGone, 0},
-	{journal.ErrNoPayload, "not-found", http.StatusNotFound, 0},
-	{log.ErrOwner, "owner", http.StatusForbidden, 0},
-	{log.ErrKey, "key", http.StatusForbidden, 0},
-	{log.ErrFork, "fork", http.StatusConflict, 0},
-	{log.ErrGap, "gap", http.StatusConflict, 0},
-	{sequencer.ErrRetry, "gap", http.StatusConflict, 0},
-	{log.ErrClosed, "closed", http.StatusConflict, 0},
-	{log.ErrOpen, "gap", http.StatusConflict, 0},
-	{log.ErrMigration, "migration", http.StatusConflict, 0},
-	{log.ErrCommitment, "commitment", http.StatusBadRequest, 0},
-	{sequencer.ErrClock, "clock", http.StatusBadRequest, 0},
-	{log.ErrTail, "signature", http.StatusBadRequest, 0},
-	{log.ErrSignature, "signature", http.StatusBadRequest, 0},
-	{log.ErrVersion, "version", http.StatusBadRequest, 0},
-	{log.ErrMalformed, "malformed", http.StatusBadRequest, 0},
-}
-
-// problemOf turns an error into a problem. What is not in the map is ours:
-// its text stays in our log.
-func problemOf(err error) problem {
-	for _, k := range kinds {
-		if !errors.Is(err, k.err) {
-			continue
-		}
-		p := problem{
-			Type: "urn:piperoll:problem:" + k.name, Title: k.err.Error(), Status: k.status,
-			Detail: err.Error(), retryAfter: k.retryAfter,
-		}
-		var head *sequencer.HeadError
-		if k.status == http.StatusConflict && errors.As(err, &head) {
-			p.Head = headOf(head.Head)
-		}
-		return p
-	}
-	return problem{
-		Type: "urn:piperoll:problem:internal", Title: "internal error", Status: http.StatusInternalServerError,
-		Detail: "the server could not do it, and has logged why; nothing was committed",
-	}
-}
-
-// fail answers with a problem.
-func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		s.logger.InfoContext(r.Context(), "request abandoned", "route", r.Pattern)
-		return
-	}
-	p := problemOf(err)
-	s.metrics.refused(p.Type)
-	if p.Status == http.StatusInternalServerError {
-		s.logger.ErrorContext(r.Context(), "request failed", "route", r.Pattern, "err", err)
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Cache-Control", "no-store")
-	if p.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(p.retryAfter))
-	}
-	if p.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="piperoll"`)
-	}
-	w.WriteHeader(p.Status)
-	if err := json.NewEncoder(w).Encode(p); err != nil {
-		s.logger.DebugContext(r.Context(), "answer was cut short", "err", err)
-	}
-}
-
 // rawJSON is JSON that is written as it is.
 type rawJSON = json.RawMessage
 
@@ -251,54 +268,6 @@ func writeJSON(w http.ResponseWriter, code int, v any) error {
 // ignoreWrite drops the error of an answer that the client did not wait for:
 // the header is out, and nothing is left to be said to it.
 func ignoreWrite(error) error { return nil }
-
-// limitBodies bounds every body, and the bytes of all bodies together.
-func limitBodies(h http.Handler, limits Limits, bodies *semaphore.Weighted, fail func(http.ResponseWriter, *http.Request, error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n := r.ContentLength
-		switch {
-		case n == 0:
-			h.ServeHTTP(w, r)
-			return
-		case n > limits.BodyBytes:
-			fail(w, r, fmt.Errorf("%w: body of %d bytes, at most %d", errTooLarge, n, limits.BodyBytes))
-			return
-		case n < 0:
-			n = limits.BodyBytes // chunked: it may become that much
-		}
-		if !bodies.TryAcquire(n) {
-			fail(w, r, fmt.Errorf("%w: too many bodies at once", errOverloaded))
-			return
-		}
-		defer bodies.Release(n)
-		r.Body = http.MaxBytesReader(w, r.Body, limits.BodyBytes)
-		h.ServeHTTP(w, r)
-	})
-}
-
-// readBody reads a body that limitBodies has bounded.
-func readBody(r *http.Request) ([]byte, error) {
-	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return nil, fmt.Errorf("%w: Content-Encoding %q; send it as it is", errMediaType, enc)
-	}
-	b := make([]byte, 0, max(512, r.ContentLength))
-	for {
-		n, err := r.Body.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		var tooLarge *http.MaxBytesError
-		switch {
-		case errors.Is(err, io.EOF):
-			return b, nil
-		case errors.As(err, &tooLarge):
-			return nil, fmt.Errorf("%w: body of more than %d bytes", errTooLarge, tooLarge.Limit)
-		case err != nil:
-			return nil, fmt.Errorf("%w body: it was cut short: %w", log.ErrMalformed, err)
-		}
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-	}
-}
 
 // waitMax bounds Prefer: wait.
 const waitMax = 30 * time.Second

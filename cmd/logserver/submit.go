@@ -28,25 +28,27 @@ func (s *site) submit(w http.ResponseWriter, r *http.Request, by principal) erro
 	}
 	req, err := s.request(r, body, by)
 	if err != nil {
-		return s.refuse(r, by, body, err)
+		return err
 	}
+	began := time.Now()
 	result, err := s.ledger.seq.Submit(r.Context(), req)
 	if err != nil {
-		return s.refuse(r, by, body, err)
+		return err
 	}
+	s.metrics.appended(len(result.Entries), result.Duplicate, time.Since(began))
 	answer, err := s.answer(result, req.ByLog)
 	if err != nil {
 		return err
 	}
 	if wait := preferredWait(r); wait > 0 {
-		answer.Proofs = s.waitForProofs(r.Context(), wait, result)
+		releaseBody(r)
+		answer.Proofs = s.waitForProofs(r.Context(), wait, result.First, len(result.Entries))
 		w.Header().Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 	}
 	code := http.StatusCreated
 	if result.Duplicate {
 		code = http.StatusOK
 	}
-	s.metrics.appended(len(result.Entries), result.Duplicate)
 	return writeJSON(w, code, answer)
 }
 
@@ -330,19 +332,18 @@ func (s *site) answer(result sequencer.Result, withEvents bool) (answer, error) 
 
 // waitForProofs waits until the entries are under a published checkpoint. On
 // time-out there are no proofs, and the answer is good without them.
-func (s *site) waitForProofs(ctx context.Context, wait time.Duration, result sequencer.Result) []string {
+func (s *site) waitForProofs(ctx context.Context, wait time.Duration, first uint64, count int) []string {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	size := result.First + uint64(len(result.Entries))
-	checkpoint, err := s.ledger.tree.WaitPublished(ctx, size)
+	checkpoint, err := s.ledger.tree.WaitPublished(ctx, first+uint64(count))
 	if err != nil {
 		return nil
 	}
-	proofs := make([]string, 0, len(result.Entries))
-	for i := range result.Entries {
-		p, err := s.ledger.prove(ctx, checkpoint, result.First+uint64(i))
+	proofs := make([]string, 0, count)
+	for i := range uint64(count) {
+		p, err := s.ledger.prove(ctx, checkpoint, first+i)
 		if err != nil {
-			s.logger.ErrorContext(ctx, "proof failed", "index", result.First+uint64(i), "err", err)
+			s.logger.ErrorContext(ctx, "proof failed", "index", first+i, "err", err)
 			return nil
 		}
 		proofs = append(proofs, string(p.Marshal()))

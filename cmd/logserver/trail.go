@@ -2,125 +2,155 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/sequencer"
 )
 
 // A trail records what was refused and what was read. Repeats are counted and
 // become one entry per window, so that nobody can flood the log through it.
+// A count leaves the trail when its entry is durable, not before.
 type trail struct {
-	ledger *ledger
+	record func(context.Context, serverEvent) (sequencer.Result, error) // durable when it returns
 	logger *slog.Logger
 
-	mu       sync.Mutex
-	refusals map[refusalKey]*refusal
-	reads    map[whoReads]uint64
-	dropped  uint64 // that no longer fitted: counted, in the next summary
+	mu        sync.Mutex
+	refusals  map[refusalKey]refusal // guarded by mu, as all below
+	reads     map[whoReads]reads
+	problems  map[string]uint64 // by name: refusals that are not entries of their own
+	uncounted uint64            // refusals and reads whose key did not fit any more
 }
 
-type refusalKey struct{ by, auth, reason, route string }
+type refusalKey struct{ by, reason, route string }
 
-// A refusal is what a window counts after its first entry.
+// A refusal is what a window counts after its first entry, with the request of the last one.
 type refusal struct {
-	count uint64
-	body  []byte // of the last one, for its commitment; bounded by refusalBodyMax
+	count   uint64
+	auth    string
+	request log.Hash // commitment
+	salt    [32]byte // of request
 }
 
-type whoReads struct{ by, auth string }
+type whoReads struct {
+	by      string
+	follows bool
+}
+
+type reads struct {
+	count uint64
+	auth  string // of the last one
+}
 
 const (
-	trailWindow    = time.Minute
-	trailMax       = 10_000 // keys in a window
-	refusalBodyMax = 64 << 10
+	trailWindow   = time.Minute
+	followWindows = 60              // of those who follow the log all day, one entry for so many windows
+	trailMax      = 10_000          // keys in a window
+	trailStop     = 5 * time.Second // for the last window, when the log stops
 )
 
-func newTrail(l *ledger, logger *slog.Logger) *trail {
-	return &trail{ledger: l, logger: logger, refusals: make(map[refusalKey]*refusal), reads: make(map[whoReads]uint64)}
+// followerRoles read everything, always.
+var followerRoles = []string{"witness", "monitor"}
+
+func newTrail(record func(context.Context, serverEvent) (sequencer.Result, error), logger *slog.Logger) *trail {
+	return &trail{
+		record: record, logger: logger,
+		refusals: make(map[refusalKey]refusal), reads: make(map[whoReads]reads), problems: make(map[string]uint64),
+	}
 }
 
-// loggedProblems are the refusals that become entries: authenticated 403 and
-// forks. Malformed input, 413, 429 and 5xx are metrics only: whoever can reach
-// the server could fill the log with them.
-var loggedProblems = []string{"forbidden", "owner", "key", "fork"}
-
-// refuse logs a refusal, if it is of a kind that is, and gives the error back.
-func (s *site) refuse(r *http.Request, by principal, body []byte, err error) error {
-	reason := strings.TrimPrefix(problemOf(err).Type, "urn:piperoll:problem:")
-	if !slices.Contains(loggedProblems, reason) {
-		return err
-	}
-	key := refusalKey{by: by.name, auth: by.auth, reason: reason, route: routeName(r)}
-	// The answer does not wait for this entry: nothing was allowed that would need it.
-	if e, ok := s.trail.refused(key, body); ok {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
-		defer cancel()
-		if _, rerr := s.ledger.record(ctx, e); rerr != nil {
-			s.logger.WarnContext(ctx, "refusal was not logged", "reason", reason, "err", rerr)
+// refused logs a refusal with a commitment to what was read of the request's
+// body. The first of a window is an entry, durable when refused returns; those
+// after it are counted, and so is a first one whose entry failed.
+func (t *trail) refused(ctx context.Context, by principal, key refusalKey, body []byte) {
+	p := newPayload(body)
+	one := refusal{count: 1, auth: by.auth, request: log.Commit(*p, "application/octet-stream"), salt: p.Salt}
+	if t.isFirst(key) {
+		_, err := t.record(ctx, key.event(one))
+		if err == nil {
+			return
 		}
+		t.logger.WarnContext(ctx, "refusal was not logged, and is counted", "reason", key.reason, "err", err)
 	}
-	return err
+	t.addRefusal(key, one)
 }
 
-// routeName names a route in an entry: method and pattern, as a name.
-func routeName(r *http.Request) string {
-	method, path, _ := strings.Cut(r.Pattern, " ")
-	return strings.ToLower(method) + ":" + strings.NewReplacer("{", "", "}", "").Replace(path)
-}
-
-// refused counts a refusal. The first of a window is an entry at once.
-func (t *trail) refused(key refusalKey, body []byte) (serverEvent, bool) {
-	body = slices.Clone(body[:min(len(body), refusalBodyMax)])
+func (t *trail) isFirst(key refusalKey) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if seen := t.refusals[key]; seen != nil {
-		seen.count++
-		seen.body = body
-		return serverEvent{}, false
+	if _, seen := t.refusals[key]; seen || len(t.refusals) >= trailMax {
+		return false
 	}
-	if len(t.refusals) >= trailMax {
-		t.dropped++
-		return serverEvent{}, false
-	}
-	t.refusals[key] = &refusal{}
-	return key.event(1, body), true
+	t.refusals[key] = refusal{}
+	return true
 }
 
-func (k refusalKey) event(count uint64, body []byte) serverEvent {
-	salt := newPayload(body)
-	request := log.Commit(*salt, "application/octet-stream")
-	p := log.Refused{Count: count, Reason: k.reason, Request: request, Route: k.route, Salt: salt.Salt}
+func (t *trail) addRefusal(key refusalKey, more refusal) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, ok := t.refusals[key]
+	if !ok && len(t.refusals) >= trailMax {
+		t.uncounted += more.count
+		return
+	}
+	more.count += old.count
+	t.refusals[key] = more
+}
+
+func (k refusalKey) event(v refusal) serverEvent {
+	p := log.Refused{Count: v.count, Reason: k.reason, Request: v.request, Route: k.route, Salt: v.salt}
 	return serverEvent{
-		kind: "log.refused", stream: streamRefusals, by: k.by, auth: k.auth,
+		kind: "log.refused", stream: streamRefusals, by: k.by, auth: v.auth,
 		objects: []log.Object{{Name: k.reason, Role: "reason"}, {Name: k.route, Role: "route"}},
 		payload: p.Marshal(),
 	}
 }
 
-// read counts a read of entries: one access.summary per principal and window.
-func (t *trail) read(by principal) {
+// count counts a problem for the summary of those that are no entries of their
+// own: who is not authenticated, malformed or too large requests, too many,
+// and what was our fault.
+func (t *trail) count(p problem) {
+	switch p.Status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType, http.StatusTooManyRequests:
+	default:
+		if p.Status < http.StatusInternalServerError {
+			return
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k := whoReads{by.name, by.auth}
-	if _, ok := t.reads[k]; !ok && len(t.reads) >= trailMax {
-		t.dropped++
+	t.problems[p.name()]++
+}
+
+// read counts a read of entries.
+func (t *trail) read(by principal) {
+	t.addReads(whoReads{by.name, slices.Contains(followerRoles, by.role)}, reads{1, by.auth})
+}
+
+func (t *trail) addReads(k whoReads, more reads) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, ok := t.reads[k]
+	if !ok && len(t.reads) >= trailMax {
+		t.uncounted += more.count
 		return
 	}
-	t.reads[k]++
+	more.count += old.count
+	t.reads[k] = more
 }
 
 // readPayload records that a principal reads a payload. The payload is given
 // out only after this entry is durable.
 func (t *trail) readPayload(ctx context.Context, by principal, index uint64) error {
-	_, err := t.ledger.record(ctx, serverEvent{
+	_, err := t.record(ctx, serverEvent{
 		kind: "access.read", stream: streamReads, by: by.name, auth: by.auth,
 		objects: []log.Object{{Name: strconv.FormatUint(index, 10), Role: "payload"}},
 	})
@@ -130,54 +160,104 @@ func (t *trail) readPayload(ctx context.Context, by principal, index uint64) err
 	return nil
 }
 
-// run writes what a window counted, until ctx is done; then once more.
+// run writes what each window counted, until ctx is done; then, within
+// trailStop, all that there is.
 func (t *trail) run(ctx context.Context) error {
 	tick := time.NewTicker(trailWindow)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-tick.C:
-			t.flush(ctx)
+			if left, err := t.flush(ctx, n%followWindows == 0); err != nil {
+				t.logger.WarnContext(ctx, "trail was not logged, and is kept for the next window", "requests", left, "err", err)
+			}
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), trailStop)
 			defer cancel()
-			t.flush(last)
+			if left, err := t.flush(last, true); err != nil {
+				t.logger.ErrorContext(ctx, "trail was lost", "requests", left, "err", err)
+			}
 			return nil
 		}
 	}
 }
 
-// flush writes the counts of a window as entries and begins a new one.
-func (t *trail) flush(ctx context.Context) {
-	t.mu.Lock()
-	refusals, reads, dropped := t.refusals, t.reads, t.dropped
-	t.refusals, t.reads, t.dropped = make(map[refusalKey]*refusal), make(map[whoReads]uint64), 0
-	t.mu.Unlock()
+// A summary is the entry of some counts, and the way back for them.
+type summary struct {
+	event    serverEvent
+	requests uint64
+	back     func()
+}
 
-	var events []serverEvent
-	for k, v := range refusals {
-		if v.count > 0 {
-			events = append(events, k.event(v.count, v.body))
+// flush writes the counts of a window as entries and begins a new one. With
+// the first error it stops, and everything not written is counted again; it
+// returns for how many requests that stands.
+func (t *trail) flush(ctx context.Context, followers bool) (left uint64, err error) {
+	for _, s := range t.take(followers) {
+		if err == nil {
+			_, err = t.record(ctx, s.event)
+		}
+		if err != nil {
+			left += s.requests
+			s.back()
 		}
 	}
-	for k, n := range reads {
-		events = append(events, serverEvent{
-			kind: "access.summary", stream: streamReads, by: k.by, auth: k.auth,
-			objects: []log.Object{{Name: strconv.FormatUint(n, 10), Role: "reads"}},
-		})
+	return left, err
+}
+
+// take begins a new window. Followers' reads stay, unless they are due.
+func (t *trail) take(followers bool) []summary {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []summary
+	for k, v := range t.refusals {
+		if v.count > 0 {
+			all = append(all, summary{k.event(v), v.count, func() { t.addRefusal(k, v) }})
+		}
 	}
-	if dropped > 0 {
-		events = append(events, serverEvent{
-			kind: "log.refused.summary", stream: streamRefusals, by: "log", auth: "log",
-			objects: []log.Object{{Name: strconv.FormatUint(dropped, 10), Role: "uncounted"}},
-		})
+	clear(t.refusals)
+	for k, v := range t.reads {
+		if k.follows && !followers {
+			continue
+		}
+		all = append(all, summary{k.event(v), v.count, func() { t.addReads(k, v) }})
+		delete(t.reads, k)
 	}
-	var errs []error
-	for _, e := range events {
-		_, err := t.ledger.record(ctx, e)
-		errs = append(errs, err)
+	if len(t.problems) > 0 || t.uncounted > 0 {
+		all = append(all, t.takeProblems())
 	}
-	if err := errors.Join(errs...); err != nil {
-		t.logger.WarnContext(ctx, "trail was not logged in full", "events", len(events), "err", err)
+	return all
+}
+
+func (k whoReads) event(v reads) serverEvent {
+	return serverEvent{
+		kind: "access.summary", stream: streamReads, by: k.by, auth: v.auth,
+		objects: []log.Object{{Name: strconv.FormatUint(v.count, 10), Role: "reads"}},
 	}
+}
+
+func (t *trail) takeProblems() summary {
+	problems, uncounted := t.problems, t.uncounted
+	t.problems, t.uncounted = make(map[string]uint64), 0
+	s := summary{requests: uncounted}
+	s.event = serverEvent{kind: "log.refused.summary", stream: streamRefusals, by: "log", auth: "log"}
+	add := func(role string, count uint64) {
+		s.event.objects = append(s.event.objects, log.Object{Name: strconv.FormatUint(count, 10), Role: role})
+	}
+	for _, name := range slices.Sorted(maps.Keys(problems)) {
+		add(name, problems[name])
+		s.requests += problems[name]
+	}
+	if uncounted > 0 {
+		add("uncounted", uncounted)
+	}
+	s.back = func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.uncounted += uncounted
+		for name, n := range problems {
+			t.problems[name] += n
+		}
+	}
+	return s
 }
