@@ -3,275 +3,197 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
+	"github.com/pipe-roll/piperoll/log/index"
 	"github.com/pipe-roll/piperoll/log/journal"
+	"github.com/pipe-roll/piperoll/log/sequencer"
 	"github.com/pipe-roll/piperoll/log/tiles"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	entryBytes = 1024
-	openRate   = 10_000
-	writers    = 64
-)
+// warmUp is the time in which the first segments are prepared.
+const warmUp = 2 * time.Second
 
-// rawResults are the limits of this disk in this run.
-type rawResults struct {
-	p99  time.Duration
-	rate float64
+// A load is openLoop or saturate.
+type load func(ctx context.Context, e env, add appender) (figures, error)
+
+func engineOpen(ctx context.Context, e env) (figures, error) { return entries(ctx, e, openLoop) }
+
+func engineSaturated(ctx context.Context, e env) (figures, error) { return entries(ctx, e, saturate) }
+
+func payloadsOpen(ctx context.Context, e env) (figures, error) { return payloads(ctx, e, openLoop) }
+
+func payloadsSaturated(ctx context.Context, e env) (figures, error) {
+	return payloads(ctx, e, saturate)
 }
 
-// An appender makes one entry durable.
-type appender func(ctx context.Context, entry []byte) error
-
-// openLoop appends at a fixed rate and gives the latencies from planned times.
-func openLoop(ctx context.Context, rate, seconds int, add appender) (latencies, error) {
-	n := rate * seconds
-	all := make(latencies, n)
-	entry := make([]byte, entryBytes)
-	rand.Read(entry)
-	var wg sync.WaitGroup
-	errs := make(chan error, 1)
-	start := time.Now()
-	for i := range n {
-		planned := start.Add(time.Duration(i) * time.Second / time.Duration(rate))
-		if d := time.Until(planned); d > 0 {
-			time.Sleep(d)
-		}
-		wg.Go(func() {
-			if err := add(ctx, entry); err != nil {
-				select {
-				case errs <- err:
-				default:
-				}
-			}
-			all[i] = time.Since(planned)
+// entries loads a journal whose tree is integrated, signed and published with
+// entries of 1 KiB and no payloads.
+func entries(ctx context.Context, e env, run load) (f figures, err error) {
+	err = withTree(ctx, e.dir, func(ctx context.Context, j *journal.Journal) error {
+		entry := make([]byte, entryBytes)
+		rand.Read(entry)
+		time.Sleep(warmUp)
+		f, err = run(ctx, e, func(ctx context.Context, _ int) error {
+			_, err := j.Append(ctx, []log.Record{{Entry: entry}})
+			return err
 		})
-	}
-	wg.Wait()
-	select {
-	case err := <-errs:
-		return nil, err
-	default:
-		return all, nil
-	}
+		return err
+	})
+	return f, err
 }
 
-// saturate appends from many goroutines, each waiting for its own.
-func saturate(ctx context.Context, seconds int, add appender) (float64, latencies, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	each := make([]latencies, writers)
-	g, ctx := errgroup.WithContext(ctx)
-	start := time.Now()
-	for i := range writers {
-		g.Go(func() error {
-			entry := make([]byte, entryBytes)
-			rand.Read(entry)
-			for time.Since(start) < time.Duration(seconds)*time.Second {
-				began := time.Now()
-				if err := add(ctx, entry); err != nil {
-					return err
-				}
-				each[i] = append(each[i], time.Since(began))
-			}
-			return nil
-		})
-	}
-	err := g.Wait()
-	elapsed := time.Since(start)
-	var all latencies
-	for _, l := range each {
-		all = append(all, l...)
-	}
-	return float64(len(all)) / elapsed.Seconds(), all, err
-}
-
-// A rawLog is the least that is durable: what waits is written at the end of a
-// file that was filled with zeros before, then synced, then acknowledged.
-type rawLog struct {
-	f     *os.File
-	queue chan rawAppend
-	done  chan struct{}
-}
-
-type rawAppend struct {
-	entry []byte
-	done  chan error
-}
-
-const rawFileBytes = 1 << 30
-
-func newRawLog(dir string, bytes int64) (*rawLog, error) {
-	f, err := os.Create(filepath.Join(dir, "raw"))
-	if err != nil {
-		return nil, err
-	}
-	zeros := make([]byte, 1<<20)
-	for off := int64(0); off < bytes; off += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros, off); err != nil {
-			return nil, err
-		}
-	}
-	if err := f.Sync(); err != nil {
-		return nil, err
-	}
-	l := &rawLog{f: f, queue: make(chan rawAppend, 1<<16), done: make(chan struct{})}
-	go l.write()
-	return l, nil
-}
-
-func (l *rawLog) add(_ context.Context, entry []byte) error {
-	a := rawAppend{entry, make(chan error, 1)}
-	l.queue <- a
-	return <-a.done
-}
-
-func (l *rawLog) write() {
-	defer close(l.done)
-	var buf []byte
-	var group []rawAppend
-	off := int64(0)
-	for a := range l.queue {
-		buf, group = append(buf[:0], a.entry...), append(group[:0], a)
-		for len(l.queue) > 0 && len(group) < 4096 {
-			a = <-l.queue
-			buf, group = append(buf, a.entry...), append(group, a)
-		}
-		if off+int64(len(buf)) > rawFileBytes {
-			off = 0
-		}
-		_, err := l.f.WriteAt(buf, off)
-		if err == nil {
-			err = dataSync(l.f)
-		}
-		off += int64(len(buf))
-		for _, a := range group {
-			a.done <- err
-		}
-	}
-}
-
-func (l *rawLog) close() error {
-	close(l.queue)
-	<-l.done
-	return l.f.Close()
-}
-
-func rawOpen(ctx context.Context, e env) (string, error) {
-	l, err := newRawLog(e.dir, rawFileBytes)
-	if err != nil {
-		return "", err
-	}
-	all, err := openLoop(ctx, openRate, e.seconds, l.add)
-	if err != nil {
-		return "", err
-	}
-	text := all.String()
-	e.raw.p99 = all.at(.99)
-	return text, l.close()
-}
-
-func rawSaturated(ctx context.Context, e env) (string, error) {
-	l, err := newRawLog(e.dir, rawFileBytes)
-	if err != nil {
-		return "", err
-	}
-	rate, all, err := saturate(ctx, e.seconds, l.add)
-	if err != nil {
-		return "", err
-	}
-	e.raw.rate = rate
-	return fmt.Sprintf("%.0f/s, %s", rate, all), l.close()
-}
-
-// withEngine runs f on a journal whose tree is integrated, signed and published.
-func withEngine(ctx context.Context, e env, f func(j *journal.Journal) error) error {
+// withTree runs f on a new journal that a tree follows.
+func withTree(ctx context.Context, dir string, f func(ctx context.Context, j *journal.Journal) error) (err error) {
 	logger := slog.New(slog.DiscardHandler)
-	j, err := journal.Create(journal.Config{Dir: filepath.Join(e.dir, "journal"), FS: disk.OS(), Logger: logger})
+	j, err := journal.Create(journal.Config{Dir: filepath.Join(dir, "journal"), FS: disk.OS(), Logger: logger})
 	if err != nil {
 		return err
 	}
-	skey, vkey, err := note.GenerateKey(rand.Reader, "log.example/bench")
+	defer func() { err = errors.Join(err, j.Close()) }()
+	tree, err := newTree(dir, j, logger)
 	if err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, tree.Close()) }()
+	g, ctx := errgroup.WithContext(ctx)
+	running, stop := context.WithCancel(ctx)
+	g.Go(func() error { return tree.Run(running) })
+	g.Go(func() error { defer stop(); return f(ctx, j) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if tree.Head().Size != j.Size() {
+		return fmt.Errorf("the tree has %d of %d entries", tree.Head().Size, j.Size())
+	}
+	return nil
+}
+
+func newTree(dir string, j *journal.Journal, logger *slog.Logger) (*tiles.Tree, error) {
+	skey, vkey, err := note.GenerateKey(rand.Reader, benchOrigin)
+	if err != nil {
+		return nil, err
 	}
 	signer, err := note.NewSigner(skey)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	verifier, err := note.NewVerifier(vkey)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c := tiles.Config{
-		Dir: filepath.Join(e.dir, "tiles"), StateDir: filepath.Join(e.dir, "state"), AnchorDir: filepath.Join(e.dir, "anchor"),
-		FS: disk.OS(), Origin: "log.example/bench", Signer: signer, Verifier: verifier, Source: j, Logger: logger,
+		Dir: filepath.Join(dir, "tiles"), StateDir: filepath.Join(dir, "state"), AnchorDir: filepath.Join(dir, "anchor"),
+		FS: disk.OS(), Origin: benchOrigin, Signer: signer, Verifier: verifier, Source: j, Logger: logger,
 	}
 	if err := tiles.Create(c); err != nil {
+		return nil, err
+	}
+	return tiles.Open(c)
+}
+
+// payloads loads the same with what each event of a service costs besides: the
+// sequencer gives it its place, its payload is sealed, and the index follows.
+func payloads(ctx context.Context, e env, run load) (f figures, err error) {
+	err = withTree(ctx, e.dir, func(ctx context.Context, j *journal.Journal) (err error) {
+		logger := slog.New(slog.DiscardHandler)
+		x, err := index.Open(index.Config{Dir: filepath.Join(e.dir, "index"), Origin: benchOrigin, Logger: logger})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, x.Close()) }()
+		seq := sequencer.New(sequencer.Config{
+			Origin: benchOrigin, Journal: orderOf{j}, Index: x, Control: noControl{}, Logger: logger, QueueRequests: 1 << 16,
+		})
+		g, ctx := errgroup.WithContext(ctx)
+		running, stop := context.WithCancel(ctx)
+		g.Go(func() error { return seq.Run(running) })
+		g.Go(func() error {
+			if err := x.Follow(running, j); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		})
+		g.Go(func() error {
+			defer stop()
+			time.Sleep(warmUp)
+			f, err = run(ctx, e, submitter(seq))
+			return errors.Join(err, x.Wait(ctx, j.Size()))
+		})
+		return g.Wait()
+	})
+	return f, err
+}
+
+const (
+	payloadEntryBytes = 700
+	payloadBytes      = 300
+)
+
+var payloadSizes = fmt.Sprintf("entry %d B and sealed payload %d B", payloadEntryBytes, payloadBytes)
+
+// submitter submits events with payloads to as many streams as there are
+// writers. The log keeps the streams, since then events may come in any order,
+// as an open loop needs.
+func submitter(seq *sequencer.Sequencer) appender {
+	payload := &log.Payload{Bytes: fmt.Appendf(nil, "%q", strings.Repeat("x", payloadBytes-2))}
+	rand.Read(payload.Salt[:])
+	requests := make([]sequencer.Request, writers)
+	for i := range requests {
+		requests[i] = request(i, payload)
+	}
+	return func(ctx context.Context, n int) error {
+		req := requests[n%writers]
+		req.Events = []log.Event{req.Events[0]} // the sequencer fills in the place
+		_, err := seq.Submit(ctx, req)
 		return err
 	}
-	tree, err := tiles.Open(c)
+}
+
+// request makes a request of one event in stream i, with what opens the stream if need be.
+func request(i int, payload *log.Payload) sequencer.Request {
+	open := &log.Payload{Bytes: log.StreamOpen{Mode: log.ModeLogKept, Owner: "bench"}.Marshal()}
+	event := log.Event{
+		Actor: "bench", Kind: "stream.open", Migration: fmt.Sprintf("m%02d", i), Stream: fmt.Sprintf("m%02d/bench", i),
+		Time: uint64(time.Now().UnixMilli()), Payload: ref(open),
+	}
+	opening := &sequencer.Opening{Event: event, Payload: open}
+	event.Kind, event.Payload = "migration.load", ref(payload)
+	event.Objects = []log.Object{{Name: "crm.customers", Role: "source"}}
+	for _, target := range []string{"party", "party_address", "party_consent", "party_contact"} {
+		event.Objects = append(event.Objects, log.Object{Name: "dwh." + target, Role: "target"})
+	}
+	return sequencer.Request{
+		By: "bench", Auth: "none", ByLog: true, Opening: opening, Events: []log.Event{event}, Payloads: []*log.Payload{payload},
+	}
+}
+
+func ref(p *log.Payload) *log.Ref {
+	return &log.Ref{Commitment: log.Commit(*p, log.JSONType), Type: log.JSONType}
+}
+
+// orderOf makes the journal a sequencer.Journal.
+type orderOf struct{ *journal.Journal }
+
+func (o orderOf) Enqueue(records []log.Record) (sequencer.Pending, error) {
+	p, err := o.Journal.Enqueue(records)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- tree.Run(running) }()
-	time.Sleep(2 * time.Second) // the first segments are prepared
-	err = f(j)
-	stop()
-	if rerr := <-ended; err == nil && ctx.Err() == nil && rerr != nil && running.Err() == nil {
-		err = rerr
-	}
-	if tree.Head().Size != j.Size() && err == nil {
-		err = fmt.Errorf("the tree has %d of %d entries", tree.Head().Size, j.Size())
-	}
-	if cerr := tree.Close(); err == nil {
-		err = cerr
-	}
-	if cerr := j.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return p, nil
 }
 
-func adder(j *journal.Journal) appender {
-	return func(ctx context.Context, entry []byte) error {
-		_, err := j.Append(ctx, []log.Record{{Entry: entry}})
-		return err
-	}
-}
+// noControl folds nothing: the load has no control entries.
+type noControl struct{}
 
-func engineOpen(ctx context.Context, e env) (text string, err error) {
-	err = withEngine(ctx, e, func(j *journal.Journal) error {
-		all, err := openLoop(ctx, openRate, e.seconds, adder(j))
-		text = all.String()
-		if e.raw.p99 > 0 {
-			text += fmt.Sprintf(", %.1fx raw p99", float64(all.at(.99))/float64(e.raw.p99))
-		}
-		return err
-	})
-	return text, err
-}
-
-func engineSaturated(ctx context.Context, e env) (text string, err error) {
-	err = withEngine(ctx, e, func(j *journal.Journal) error {
-		rate, all, err := saturate(ctx, e.seconds, adder(j))
-		text = fmt.Sprintf("%.0f/s, %s", rate, all)
-		if e.raw.rate > 0 {
-			text += fmt.Sprintf(", %.2f of raw", rate/e.raw.rate)
-		}
-		return err
-	})
-	return text, err
-}
+func (noControl) Apply(uint64, log.Entry, []byte) error   { return nil }
+func (noControl) KeyValid(log.Hash, string, uint64) error { return nil }

@@ -1,0 +1,16 @@
+//go:build !linux
+
+package main
+
+import "os"
+
+// dataSync is what the journal's commits cost.
+func dataSync(f *os.File) error { return f.Sync() }
+
+func fileSystem(string) string { return "file system unknown" }
+
+func kernel() string { return "unknown" }
+
+func loadAverage() string { return "unknown" }
+
+func readUsage() usage { return usage{} }
