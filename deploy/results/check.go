@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,41 +22,62 @@ const (
 	problemsMax   = 50        // printed
 )
 
-// checkFile compares a results file with the tests that a go test -json -list command lists.
-func checkFile(ctx context.Context, out io.Writer, root, file string, command []string) error {
-	r, err := readReport(file)
+// A fileCheck is what to compare a results file with.
+type fileCheck struct {
+	Root    string
+	File    string
+	Close   bool // the file must be of this code, not of an older one
+	Command []string
+}
+
+// checkFile compares a results file with the tests that a go test -json -list
+// command lists in each module.
+func checkFile(ctx context.Context, out io.Writer, c fileCheck) error {
+	r, err := readReport(c.File)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %w; run make test on a clean tree and commit pytest_results.json", errFailed, err)
 	}
 	if err != nil {
 		return err
 	}
-	where, err := newLocator(root)
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Dir = root
-	cmd.Stderr = os.Stderr
-	list, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("list tests: %w: %w\n%s", errFailed, err, list)
-	}
-	listed, nightly, err := readList(bytes.NewReader(list), where)
+	listed, nightly, err := listTests(ctx, c.Root, c.Command)
 	if err != nil {
 		return err
 	}
 	problems := r.problems(listed)
-	problems = append(problems, commitProblems(ctx, out, root, r.Commit)...)
+	problems = append(problems, commitProblems(ctx, out, c.Root, r.Commit, c.Close)...)
 	for _, p := range problems[:min(len(problems), problemsMax)] {
 		show(out, "%s\n", p)
 	}
 	if len(problems) > 0 {
-		return fmt.Errorf("%s has %d problems; run make test on a clean tree and commit pytest_results.json: %w", file, len(problems), errFailed)
+		return fmt.Errorf("%s has %d problems; run make test on a clean tree and commit pytest_results.json: %w", c.File, len(problems), errFailed)
 	}
 	show(out, "%s: %d tests passed at %.12s; it holds all %d that go test lists, %d nightly ones apart\n",
-		file, r.Summary.Passed, r.Commit, len(listed), nightly)
+		c.File, r.Summary.Passed, r.Commit, len(listed), nightly)
 	return nil
+}
+
+// listTests runs a go test -json -list command in each module.
+func listTests(ctx context.Context, root string, command []string) (listed []string, nightly int, err error) {
+	where, err := newLocator(root)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, m := range where.modules {
+		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+		cmd.Dir = filepath.Join(root, m.folder)
+		cmd.Stderr = os.Stderr
+		list, err := cmd.Output()
+		if err != nil {
+			return nil, 0, fmt.Errorf("list tests of %s: %w: %w\n%s", m.path, errFailed, err, list)
+		}
+		some, more, err := readList(bytes.NewReader(list), where)
+		if err != nil {
+			return nil, 0, err
+		}
+		listed, nightly = append(listed, some...), nightly+more
+	}
+	return listed, nightly, nil
 }
 
 // readList reads go test -json -list. It returns "folder::TestName" of each test,
@@ -121,18 +143,38 @@ func (r report) problems(listed []string) []string {
 	return problems
 }
 
+// tested is what decides whether tests pass: code, what it depends on, and the data of tests.
+var tested = []string{"*.go", "*go.mod", "*go.sum", "*/testdata/*"}
+
 // commitProblems checks that the commit a file names is one that the tree
-// grew from. A shallow clone, or none, cannot tell and says so.
-func commitProblems(ctx context.Context, out io.Writer, root, commit string) []string {
+// grew from, and how far that has gone on: a warning, and a problem when the
+// file is to close the work. A shallow clone, or none, cannot tell and says so.
+func commitProblems(ctx context.Context, out io.Writer, root, commit string, toClose bool) []string {
 	if !regexp.MustCompile(`^[0-9a-f]{40}$`).MatchString(commit) {
 		return []string{fmt.Sprintf("commit %q is no commit", commit)}
 	}
 	if shallow, err := git(ctx, root, "rev-parse", "--is-shallow-repository"); err != nil || strings.TrimSpace(shallow) == "true" {
+		if toClose {
+			return []string{fmt.Sprintf("whether the code is that of commit %.12s cannot be told: there is no history here", commit)}
+		}
 		show(out, "%s whether %.12s is an ancestor (no history here)\n", notRunMark, commit)
 		return nil
 	}
 	if _, err := git(ctx, root, "merge-base", "--is-ancestor", commit, "HEAD"); err != nil {
 		return []string{fmt.Sprintf("commit %.12s is not an ancestor of HEAD", commit)}
 	}
+	changed, err := git(ctx, root, append([]string{"rev-list", commit + "..HEAD", "--"}, tested...)...)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	if changed == "" {
+		return nil
+	}
+	old := fmt.Sprintf("%d commits since %.12s changed what is tested, the first of them %.12s",
+		strings.Count(changed, "\n"), commit, changed[strings.LastIndex(strings.TrimSpace(changed), "\n")+1:])
+	if toClose {
+		return []string{old}
+	}
+	show(out, "warning: %s; make results-close fails until make test has written the file again\n", old)
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 // A block is a run of statements in a coverage profile.
 type block struct {
-	file       string // relative to the module's root
+	file       string // relative to the repository's root
 	statements int
 	covered    bool
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -8,29 +9,32 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // A locator finds the file and line of a test, which go test does not tell.
 type locator struct {
-	module string // its path
-	places map[testKey]place
+	modules []module // an inner one stands after the one around it
+	places  map[testKey]place
 }
 
-// A place is a file, relative to the module's root, and a line of it from 1.
+// A module is a Go module of the repository.
+type module struct {
+	path   string // as imports begin
+	folder string // relative to the repository's root
+}
+
+// A place is a file, relative to the repository's root, and a line of it from 1.
 type place struct {
 	file string
 	line int
 }
 
-// newLocator parses the test files under root, those of modules inside it apart.
+// newLocator parses the test files of the module in root and of those inside it.
 func newLocator(root string) (locator, error) {
-	module, err := modulePath(root)
-	if err != nil {
-		return locator{}, err
-	}
-	l := locator{module: module, places: map[testKey]place{}}
-	err = filepath.WalkDir(root, func(file string, d os.DirEntry, err error) error {
+	l := locator{places: map[testKey]place{}}
+	err := filepath.WalkDir(root, func(file string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -39,10 +43,12 @@ func newLocator(root string) (locator, error) {
 			return err
 		}
 		rel = filepath.ToSlash(rel)
-		if d.IsDir() {
-			return skipFolder(file, rel, d.Name())
-		}
-		if strings.HasSuffix(rel, "_test.go") {
+		switch {
+		case d.IsDir() && passedOver(rel, d.Name()):
+			return filepath.SkipDir
+		case d.IsDir():
+			return l.enter(file, rel)
+		case strings.HasSuffix(rel, "_test.go"):
 			l.add(file, rel)
 		}
 		return nil
@@ -53,15 +59,21 @@ func newLocator(root string) (locator, error) {
 	return l, nil
 }
 
-// skipFolder tells the walk to pass over what "./..." does not mean.
-func skipFolder(file, rel, name string) error {
-	if rel == "." {
+// passedOver says whether "./..." leaves a folder out.
+func passedOver(rel, name string) bool {
+	return rel != "." && (name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_"))
+}
+
+// enter notes the module of a folder, if one begins there; one has to in the root.
+func (l *locator) enter(file, rel string) error {
+	name, err := modulePath(file)
+	if errors.Is(err, os.ErrNotExist) && rel != "." {
 		return nil
 	}
-	_, err := os.Stat(filepath.Join(file, "go.mod"))
-	if err == nil || name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") {
-		return filepath.SkipDir
+	if err != nil {
+		return err
 	}
+	l.modules = append(l.modules, module{name, rel})
 	return nil
 }
 
@@ -75,7 +87,7 @@ func (l locator) add(file, rel string) {
 	}
 	for _, decl := range f.Decls {
 		if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil {
-			key := testKey{path.Join(l.module, path.Dir(rel)), fn.Name.Name}
+			key := testKey{l.pkg(path.Dir(rel)), fn.Name.Name}
 			l.places[key] = place{rel, fset.Position(fn.Pos()).Line}
 		}
 	}
@@ -92,12 +104,35 @@ func (l locator) locate(key testKey) test {
 	return test{NodeID: p.file + "::" + key.test, Lineno: &line}
 }
 
-// folder returns where a package is in the module, "." for its root.
+// folder returns where a package is in the repository, "." for its root.
 func (l locator) folder(pkg string) string {
-	if pkg == l.module {
-		return "."
+	for _, m := range slices.Backward(l.modules) {
+		if inside, ok := below(pkg, m.path); ok {
+			return path.Join(m.folder, inside)
+		}
 	}
-	return strings.TrimPrefix(pkg, l.module+"/")
+	return pkg
+}
+
+// pkg returns the package of a folder.
+func (l locator) pkg(folder string) string {
+	for _, m := range slices.Backward(l.modules) {
+		if inside, ok := below(folder, m.folder); ok {
+			return path.Join(m.path, inside)
+		}
+	}
+	panic("results: no module in the root")
+}
+
+// below returns what name is within folder, if it lies there.
+func below(name, folder string) (string, bool) {
+	if name == folder {
+		return ".", true
+	}
+	if folder == "." {
+		return name, true
+	}
+	return strings.CutPrefix(name, folder+"/")
 }
 
 // modulePath reads the module's path from go.mod.
@@ -111,5 +146,5 @@ func modulePath(root string) (string, error) {
 			return strings.TrimSpace(module), nil
 		}
 	}
-	return "", fmt.Errorf("find the module: go.mod names none")
+	return "", fmt.Errorf("find the module: go.mod in %s names none", root)
 }

@@ -3,13 +3,15 @@
 //
 //	results test -out FILE -profile FILE -- go test -json ...
 //	results cover -profile FILE -min 95.0 -exclusions FILE FOLDER...
-//	results check -file FILE -- go test -json -list . ./...
+//	results check [-close] -file FILE -- go test -json -list . ./...
 //
-// test runs the command, shows what failed and writes the whole run in the
-// schema of pytest-json-report, with statement coverage per package and the
-// commit it was made at. cover fails when a folder (with its subfolders) has
-// less statement coverage than -min. check fails when the file holds anything
-// but passed tests, or lacks a test that the command lists.
+// test runs the command in the root's module and in those inside it, shows
+// what failed and writes the whole run in the schema of pytest-json-report,
+// with the commit it was made at and the statement coverage of the root's
+// packages; it adds the flags for that. cover fails when a folder (with its
+// subfolders) has less statement coverage than -min. check fails when the file
+// holds anything but passed tests, or lacks a test that the command lists in
+// any module; with -close also when code changed since the commit it names.
 //
 // Tests whose names end in Nightly are run by "make nightly" and belong to no
 // file. It uses the standard library only and trusts nothing in a file it checks.
@@ -62,11 +64,11 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	root := flags.String("root", ".", "the module's `folder`")
+	root := flags.String("root", ".", "`folder` of the repository")
 	switch args[0] {
 	case "test":
 		file := flags.String("out", "pytest_results.json", "`file` to write")
-		profile := flags.String("profile", "", "coverage `profile` that the command writes")
+		profile := flags.String("profile", "", "coverage `profile` to write")
 		if err := flags.Parse(args[1:]); err != nil || flags.NArg() == 0 {
 			return errors.Join(errUsage, err)
 		}
@@ -81,10 +83,11 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 		return checkCoverage(out, *root, *profile, *exclusions, *minimum, flags.Args())
 	case "check":
 		file := flags.String("file", "pytest_results.json", "`file` to check")
+		toClose := flags.Bool("close", false, "fail when code changed since the commit that the file names")
 		if err := flags.Parse(args[1:]); err != nil || flags.NArg() == 0 {
 			return errors.Join(errUsage, err)
 		}
-		return checkFile(ctx, out, *root, *file, flags.Args())
+		return checkFile(ctx, out, fileCheck{Root: *root, File: *file, Close: *toClose, Command: flags.Args()})
 	}
 	return errUsage
 }

@@ -40,7 +40,7 @@ type summary struct {
 
 // A coverage is a package's statements and how many of them ran in any test.
 type coverage struct {
-	Package    string  `json:"package"` // folder in the module, "." for the root
+	Package    string  `json:"package"` // folder in the repository, "." for its root
 	Statements int     `json:"statements"`
 	Covered    int     `json:"covered"`
 	Percent    float64 `json:"percent"`

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -17,7 +18,7 @@ import (
 const sampleModule = "example.org/sample"
 
 // sampleTests is where the recorded runs' tests were; the files themselves were not kept.
-var sampleTests = locator{module: sampleModule, places: map[testKey]place{
+var sampleTests = locator{modules: []module{{sampleModule, "."}}, places: map[testKey]place{
 	{sampleModule + "/good", "TestDouble"}:      {"good/good_test.go", 8},
 	{sampleModule + "/good", "TestLater"}:       {"good/good_test.go", 18},
 	{sampleModule + "/good", "FuzzDouble"}:      {"good/good_test.go", 23},
@@ -36,8 +37,8 @@ func recorded(t *testing.T, file string, exit int) (report, map[string]test) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := readStream(in, io.Discard)
-	if err := errors.Join(err, in.Close()); err != nil {
+	s := newStream(io.Discard)
+	if err := errors.Join(s.read(in), in.Close()); err != nil {
 		t.Fatal(err)
 	}
 	r := newReport(s, sampleTests, exit)
@@ -102,8 +103,8 @@ func TestRecordedFailures(t *testing.T) {
 
 func TestStreamThatIsNone(t *testing.T) {
 	for _, in := range []string{"ok  \tpkg\t0.1s\n", `{"Action":"pass"`, "[]"} {
-		if _, err := readStream(strings.NewReader(in), io.Discard); err == nil {
-			t.Errorf("readStream(%q) = nil, want an error", in)
+		if err := newStream(io.Discard).read(strings.NewReader(in)); err == nil {
+			t.Errorf("read(%q) = nil, want an error", in)
 		}
 	}
 }
@@ -113,8 +114,8 @@ func TestLongOutputIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := readStream(bytes.NewReader(bytes.Repeat(append(line, '\n'), 3)), io.Discard)
-	if err != nil {
+	s := newStream(io.Discard)
+	if err := s.read(bytes.NewReader(bytes.Repeat(append(line, '\n'), 3))); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.results[testKey{"p", "T"}].output.Len(); got != longreprMaxBytes {
@@ -172,13 +173,16 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// repository makes a module with one passing test, committed to a repository of its own.
+// repository makes a module with one passing test, and one inside it with
+// another, committed to a repository of its own.
 func repository(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "go.mod"), "module example.org/m\n\ngo 1.26.0\n")
 	write(t, filepath.Join(dir, "a/a.go"), "package a\n\nfunc One() int { return 1 }\n\nfunc Two() int { return 2 }\n")
 	write(t, filepath.Join(dir, "a/a_test.go"), testOne)
+	write(t, filepath.Join(dir, "examples/x/go.mod"), "module example.net/x\n\ngo 1.26.0\n")
+	write(t, filepath.Join(dir, "examples/x/b/b_test.go"), strings.ReplaceAll(testOne, "One() != 1", "false"))
 	write(t, filepath.Join(dir, ".gitignore"), "/c.out\n")
 	runGit(t, dir, "init", "-q")
 	commitAll(t, dir)
@@ -208,7 +212,7 @@ func TestRealRun(t *testing.T) {
 	tests := func() error {
 		return run(t.Context(), t.Output(), []string{
 			"test", "-root", dir, "-out", file, "-profile", filepath.Join(dir, "c.out"), "--",
-			"go", "test", "-json", "-count=1", "-coverpkg=./...", "-coverprofile=c.out", "./...",
+			"go", "test", "-json", "-count=1", "./...",
 		})
 	}
 	check := func() error {
@@ -225,12 +229,28 @@ func TestRealRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []coverage{{Package: "a", Statements: 2, Covered: 1, Percent: 50}}
-	if r.Modified || len(r.Commit) != 40 || len(r.Tests) != 1 || r.Tests[0].NodeID != "a/a_test.go::TestOne" || !slices.Equal(r.Coverage, want) {
+	if r.Modified || len(r.Commit) != 40 || !slices.Equal(r.Coverage, want) {
 		t.Errorf("report = %+v", r)
+	}
+	if len(r.Tests) != 2 || r.Tests[0].NodeID != "a/a_test.go::TestOne" || r.Tests[1].NodeID != "examples/x/b/b_test.go::TestOne" || *r.Tests[1].Lineno != 4 {
+		t.Errorf("tests = %+v, want those of both modules, at their places in the repository", r.Tests)
 	}
 	commitAll(t, dir)
 	if err := check(); err != nil {
 		t.Errorf("check of a fresh file = %v, want nil", err)
+	}
+
+	inner := filepath.Join(dir, "examples/x/b/c_test.go")
+	write(t, inner, strings.ReplaceAll(testOne, "One() != 1", "false")+"\nfunc TestInner(*testing.T) {}\n")
+	if err := os.Remove(filepath.Join(dir, "examples/x/b/b_test.go")); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(); !errors.Is(err, errFailed) {
+		t.Errorf("check with a new test in an inner module = %v, want errFailed", err)
+	}
+	runGit(t, dir, "checkout", "-q", "--", "examples")
+	if err := os.Remove(inner); err != nil {
+		t.Fatal(err)
 	}
 
 	write(t, filepath.Join(dir, "a/b_test.go"), strings.ReplaceAll(testOne, "TestOne", "TestLongNightly"))
@@ -251,6 +271,10 @@ func TestRealRun(t *testing.T) {
 	write(t, filepath.Join(dir, "a/a.go"), "package a\n\nfunc One() int { return 3 }\n")
 	if err := tests(); !errors.Is(err, errFailed) {
 		t.Errorf("test with a failure = %v, want errFailed", err)
+	}
+	// What comes after a failure is run all the same: one run tells everything.
+	if r, err := readReport(file); err != nil || r.ExitCode != 1 || r.Summary.Passed != 1 || r.Summary.Failed != 2 {
+		t.Errorf("report of a run with failures = %+v, %v, want two failed in the outer module, one passed in the inner", r.Summary, err)
 	}
 	write(t, filepath.Join(dir, "a/a.go"), "package a\n\nfunc One() int { return")
 	if err := check(); !errors.Is(err, errFailed) {
@@ -333,13 +357,47 @@ func TestCommitProblems(t *testing.T) {
 	for commit, want := range map[string]int{
 		strings.TrimSpace(head): 0, "unknown": 1, "": 1, strings.Repeat("1", 40): 1, strings.ToUpper(strings.TrimSpace(head)): 1,
 	} {
-		if got := commitProblems(t.Context(), t.Output(), dir, commit); len(got) != want {
+		if got := commitProblems(t.Context(), t.Output(), dir, commit, true); len(got) != want {
 			t.Errorf("commitProblems(%q) = %q, want %d", commit, got, want)
 		}
 	}
 	var out strings.Builder
-	if got := commitProblems(t.Context(), &out, t.TempDir(), strings.TrimSpace(head)); len(got) != 0 || !strings.Contains(out.String(), notRunMark) {
+	if got := commitProblems(t.Context(), &out, t.TempDir(), strings.TrimSpace(head), false); len(got) != 0 || !strings.Contains(out.String(), notRunMark) {
 		t.Errorf("commitProblems without a repository = %q, prints %q, want none, NOT RUN", got, &out)
+	}
+	if got := commitProblems(t.Context(), &out, t.TempDir(), strings.TrimSpace(head), true); len(got) != 1 {
+		t.Errorf("commitProblems without a repository, to close = %q, want one", got)
+	}
+}
+
+// TestOldResults: a file grows old with the code, not with what is written
+// about it. That is a warning, and a failure where work is closed.
+func TestOldResults(t *testing.T) {
+	dir := repository(t)
+	head, err := git(t.Context(), dir, "rev-parse", "HEAD")
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems := func(toClose bool) (problems []string, printed string) {
+		var out strings.Builder
+		problems = commitProblems(t.Context(), &out, dir, strings.TrimSpace(head), toClose)
+		return problems, out.String()
+	}
+	write(t, filepath.Join(dir, "README.md"), "# M\n")
+	commitAll(t, dir)
+	if got, printed := problems(true); len(got) > 0 || printed != "" {
+		t.Errorf("after a commit of documents: %q, prints %q, want nothing", got, printed)
+	}
+	for i, file := range []string{"a/a.go", "examples/x/go.mod", "a/testdata/golden"} {
+		write(t, filepath.Join(dir, file), "// changed\n")
+		commitAll(t, dir)
+		want := fmt.Sprintf("%d commits since", i+1)
+		if got, printed := problems(false); len(got) > 0 || !strings.HasPrefix(printed, "warning: "+want) {
+			t.Errorf("after a change of %s: %q, prints %q, want a warning of %s", file, got, printed, want)
+		}
+		if got, _ := problems(true); len(got) != 1 || !strings.HasPrefix(got[0], want) {
+			t.Errorf("after a change of %s, to close: %q, want %s", file, got, want)
+		}
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,12 +19,13 @@ import (
 type testRun struct {
 	Root    string
 	File    string // results to write
-	Profile string // coverage profile that Command writes, or empty
+	Profile string // coverage profile of the root's module to write, or empty
 	Command []string
 }
 
-// runTests runs the command, shows its failures on out and writes its results.
-// It fails when a test did, when the command did, and when there was no test at all.
+// runTests runs the command in each module, shows its failures on out and
+// writes the results of all. It fails when a test did, when the command did,
+// and when there was no test at all.
 func runTests(ctx context.Context, out io.Writer, c testRun) error {
 	where, err := newLocator(c.Root)
 	if err != nil {
@@ -30,9 +33,18 @@ func runTests(ctx context.Context, out io.Writer, c testRun) error {
 	}
 	commit, modified := commitOf(ctx, c.Root, c.File)
 	start := time.Now()
-	s, exit, err := execute(ctx, out, c.Root, c.Command)
-	if err != nil {
-		return err
+	s := newStream(out)
+	exit := 0
+	for _, m := range where.modules {
+		command, err := c.in(m)
+		if err != nil {
+			return err
+		}
+		code, err := s.execute(ctx, filepath.Join(c.Root, m.folder), command)
+		if err != nil {
+			return err
+		}
+		exit = max(exit, code)
 	}
 	end := time.Now()
 	r := newReport(s, where, exit)
@@ -63,6 +75,19 @@ func runTests(ctx context.Context, out io.Writer, c testRun) error {
 	return nil
 }
 
+// in returns the command to run in a module. The root's is the one whose
+// coverage counts: what others run of it shows that it is used, not tested.
+func (c testRun) in(m module) ([]string, error) {
+	if c.Profile == "" || m.folder != "." {
+		return c.Command, nil
+	}
+	profile, err := filepath.Abs(c.Profile)
+	if err != nil {
+		return nil, fmt.Errorf("find the coverage profile: %w", err)
+	}
+	return append(slices.Clone(c.Command), "-coverpkg=./...", "-coverprofile="+profile), nil
+}
+
 // newReport makes the results of a finished run.
 func newReport(s *stream, where locator, exit int) report {
 	r := report{
@@ -80,27 +105,27 @@ func newReport(s *stream, where locator, exit int) report {
 	return r
 }
 
-// execute runs a go test -json command and returns what its stream says, and its exit code.
-func execute(ctx context.Context, out io.Writer, root string, command []string) (*stream, int, error) {
+// execute runs a go test -json command, reads its events and returns its exit code.
+func (s *stream) execute(ctx context.Context, dir string, command []string) (int, error) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Dir = root
+	cmd.Dir = dir
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, 0, fmt.Errorf("run %s: %w", command[0], err)
+		return 0, fmt.Errorf("run %s: %w", command[0], err)
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, 0, fmt.Errorf("run %s: %w", command[0], err)
+		return 0, fmt.Errorf("run %s: %w", command[0], err)
 	}
-	s, readErr := readStream(pipe, out)
+	readErr := s.read(pipe)
 	if readErr != nil {
 		_, _ = io.Copy(io.Discard, pipe) // or Wait would wait for ever; readErr is what we report
 	}
 	var exit *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
-		return nil, 0, errors.Join(readErr, fmt.Errorf("run %s: %w", command[0], err))
+		return 0, errors.Join(readErr, fmt.Errorf("run %s: %w", command[0], err))
 	}
-	return s, cmd.ProcessState.ExitCode(), readErr
+	return cmd.ProcessState.ExitCode(), readErr
 }
 
 // commitOf names the commit that the tree is at, and says whether the tree

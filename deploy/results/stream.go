@@ -37,7 +37,7 @@ type result struct {
 	output   strings.Builder
 }
 
-// A stream is a run of go test as its events tell it.
+// A stream is runs of go test, one a module, as their events tell it.
 type stream struct {
 	results map[testKey]*result
 	builds  map[string]*strings.Builder // output of builds by import path
@@ -46,28 +46,31 @@ type stream struct {
 	out     io.Writer // progress, for people
 }
 
-// readStream reads events until the end. A line that is none of them is an
-// error: it would be a test that nobody counted.
-func readStream(in io.Reader, out io.Writer) (*stream, error) {
-	s := &stream{
+func newStream(out io.Writer) *stream {
+	return &stream{
 		results: map[testKey]*result{},
 		builds:  map[string]*strings.Builder{},
 		failed:  map[string]string{},
 		out:     out,
 	}
+}
+
+// read reads events until the end. A line that is none of them is an error: it
+// would be a test that nobody counted.
+func (s *stream) read(in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, lineMaxBytes)
 	for lines.Scan() {
 		var e event
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return nil, fmt.Errorf("read go test -json line %q: %w", lines.Text(), err)
+			return fmt.Errorf("read go test -json line %q: %w", lines.Text(), err)
 		}
 		s.apply(e)
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read go test -json: %w", err)
+		return fmt.Errorf("read go test -json: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 func (s *stream) apply(e event) {

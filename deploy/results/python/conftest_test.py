@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 import types
@@ -133,10 +134,35 @@ class TestConftest(unittest.TestCase):
             with self.assertRaises(collector.CollectError):
                 list(collector.collect())
 
-    def test_only_the_root_module_is_collected(self):
-        with module({"x/go.mod": "module x\n"}) as (root, conftest):
-            self.assertIsNone(conftest.pytest_collect_file(root / "x" / "go.mod", None))
+    def test_an_inner_module_is_run_in_its_folder(self):
+        inner = {"x/go.mod": "module example.net/x\n\ngo 1.26.0\n", "x/y/y_test.go": GOOD, "x/z_test.go": GOOD}
+        with module(inner) as (root, conftest):
+            found = outcomes(root / "x", conftest)
+            self.assertIsNone(conftest.pytest_collect_file(root / "x" / "testdata" / "go.mod", None))
+            self.assertIsNone(conftest.pytest_collect_file(root / "x" / "y_test.go", None))
             self.assertEqual(conftest.collect_ignore_glob, ["*.py"])
+        self.assertEqual(found["x/y/y_test.go::TestGood"][0], "passed")
+        self.assertEqual(found["x/z_test.go::TestBad"][0], "failed")
+        self.assertEqual(len(found), 6)
+
+    def test_the_report_names_its_commit(self):
+        report = {"root": "/somewhere", "tests": []}
+        with module({}) as (root, conftest):
+            def git(*command):
+                identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+                return subprocess.run(["git", "-C", root, *identity, *command], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+            git("init", "-q")
+            (root / ".gitignore").write_text("__pycache__/\n")
+            git("add", "-A")
+            git("commit", "-q", "--no-verify", "-m", "m")
+            (root / "pytest_results.json").write_text("{}")
+            conftest.pytest_json_modifyreport(report)
+            commit = git("rev-parse", "HEAD").strip()
+            self.assertEqual(report, {"root": ".", "tests": [], "commit": commit, "modified": False})
+            (root / "go.mod").write_text("module example.org/other\n")
+            conftest.pytest_json_modifyreport(report)
+            self.assertEqual(report, {"root": ".", "tests": [], "commit": commit, "modified": True})
 
     def test_duration_is_the_go_tests(self):
         with module({}) as (_, conftest):
