@@ -13,7 +13,7 @@ export GOFLAGS    ?= -buildvcs=false
 
 # stringsbuilder turns three short += into worse code.
 FIX        = go fix -stringsbuilder=false
-TOOL       = go tool -modfile=deploy/tools.mod
+TOOL       = go tool -modfile=$(CURDIR)/deploy/tools.mod
 # Tests whose names end in Nightly run for long with "make nightly" and nowhere else.
 NIGHTLY    = Nightly$$
 COVER_MIN  = 95.0
@@ -26,9 +26,12 @@ PLATFORMS  = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 win
 PIPEROLL_DATA ?= ../shared/data
 VULNDB        ?= $(PIPEROLL_DATA)/vulndb.tgz
 
+# This module, and those inside it: nobody else inherits what they import.
+MODULES = $(dir $(wildcard go.mod */go.mod */*/go.mod */*/*/go.mod))
+
 # In the order that fails fastest. results-check comes before test, which writes the file that it reads.
-CHECK  = fmt lint build results-check test cover race vuln python interop examples release-check fuzz-smoke demo-smoke
-SHARES = $(CHECK) demo bench fuzz nightly verifier-release
+CHECK  = fmt lint build results-check test cover race vuln python release-check fuzz-smoke demo-smoke
+SHARES = $(CHECK) demo bench fuzz nightly nightly-tests results-close verifier-release
 
 .PHONY: check fix deps $(SHARES) $(SHARES:%=do-%)
 
@@ -49,17 +52,22 @@ $(SHARES):
 do-fmt:
 	@bad=; \
 	test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" || bad="$$bad gofumpt"; \
-	$(FIX) -diff ./... || bad="$$bad fix"; \
 	go mod tidy -diff || bad="$$bad tidy"; \
+	for module in $(MODULES); do \
+		cd $(CURDIR)/$$module; $(FIX) -diff ./... || bad="$$bad fix:$$module"; \
+	done; \
 	if [ -n "$$bad" ]; then echo "not clean:$$bad; try make fix"; exit 1; fi
 
 do-lint:
 	@bad=; \
-	go vet ./... || bad="$$bad vet"; \
-	$(TOOL) staticcheck -checks all ./... || bad="$$bad staticcheck"; \
-	$(TOOL) errcheck ./... || bad="$$bad errcheck"; \
-	$(TOOL) nilness ./... || bad="$$bad nilness"; \
-	test -z "$$($(TOOL) deadcode -test ./... | tee /dev/stderr)" || bad="$$bad deadcode"; \
+	for module in $(MODULES); do \
+		cd $(CURDIR)/$$module; \
+		go vet ./... || bad="$$bad vet:$$module"; \
+		$(TOOL) staticcheck -checks all ./... || bad="$$bad staticcheck:$$module"; \
+		$(TOOL) errcheck ./... || bad="$$bad errcheck:$$module"; \
+		$(TOOL) nilness ./... || bad="$$bad nilness:$$module"; \
+		test -z "$$($(TOOL) deadcode -test ./... | tee /dev/stderr)" || bad="$$bad deadcode:$$module"; \
+	done; \
 	if [ -n "$$bad" ]; then echo "not clean:$$bad"; exit 1; fi
 
 do-build: bin
@@ -68,25 +76,27 @@ do-build: bin
 		if [ -f $$command/main.go ]; then go build -trimpath -o bin/ ./$$command; fi; \
 	done
 
-# One run serves the tests, their results and the coverage.
+# One run serves the tests of all modules, their results, and the coverage of this one.
 do-test: bin bin/results
 	rm -f bin/cover.out
 	bin/results test -out pytest_results.json -profile bin/cover.out -- \
-		go test -json -count=1 -skip '$(NIGHTLY)' -timeout 20m -coverpkg=./... -coverprofile=bin/cover.out ./...
+		go test -json -count=1 -skip '$(NIGHTLY)' -timeout 20m ./...
 
 do-cover: bin/results
 	@[ -n "$(MEASURED)" ] || $(MAKE) test
 	bin/results cover -profile bin/cover.out -min $(COVER_MIN) -exclusions deploy/coverage-exclusions.txt $(COVERED)
 
 # The committed file counts, not the one that make test has just written here.
-do-results-check: bin bin/results
+# results-close also fails if Go code has changed since the commit that it names.
+do-results-close: CLOSE = -close
+do-results-check do-results-close: bin bin/results
 	@if git rev-parse -q --verify HEAD >/dev/null 2>&1; then \
 		rm -f bin/committed.json; \
 		git show HEAD:pytest_results.json >bin/committed.json 2>/dev/null || rm -f bin/committed.json; \
 	else \
 		cp pytest_results.json bin/committed.json; \
 	fi
-	bin/results check -file bin/committed.json -- go test -json -vet=off -list . ./...
+	bin/results check $(CLOSE) -file bin/committed.json -- go test -json -vet=off -list . ./...
 
 # The flips of every byte and the kills of a process have nothing to race with; they run in test.
 do-race:
@@ -117,20 +127,6 @@ do-python: bin
 		fi; \
 	done
 
-# Independent readers of our log, in a module of their own so that nobody inherits what they import.
-do-interop:
-	@if [ -f log/tiles/interop/go.mod ]; then \
-		cd log/tiles/interop && go vet ./... && go test -count=1 ./...; \
-	else \
-		echo "NOT RUN: interop: no log/tiles/interop yet"; \
-	fi
-
-do-examples:
-	@found=; for mod in examples/*/go.mod; do \
-		if [ ! -f $$mod ]; then continue; fi; found=1; echo $$mod; \
-		(cd $$(dirname $$mod) && go vet ./... && go test -count=1 ./...); \
-	done; [ -n "$$found" ] || echo "NOT RUN: examples: none yet"
-
 do-verifier-release:
 	@if [ -f cmd/verifier/main.go ]; then \
 		deploy/release.sh release $(PLATFORMS); \
@@ -149,25 +145,33 @@ do-release-check: bin
 do-demo:
 	@demo/run.sh
 
-do-demo-smoke:
-	@if [ -d cmd/logserver ]; then $(MAKE) demo; else echo "NOT RUN: demo-smoke: no cmd/logserver yet"; fi
+# What README.md tells a newcomer to type has to work as it stands there.
+do-demo-smoke: do-build
+	@$(MAKE) demo
+	@demo/readme.sh
 
-do-bench:
+# On the disk of this folder: that of temporary files may be memory. BENCH=-strict fails when a goal is missed.
+do-bench: do-build
 	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
-	@if [ -d cmd/bench ]; then go run ./cmd/bench; else echo "NOT RUN: bench: no cmd/bench yet"; fi
+	bin/bench -dir bin $(BENCH)
 
+do-nightly: FUZZTIME = 5m
 do-nightly:
-	go test -count=1 -run '$(NIGHTLY)' -timeout 6h -v ./...
-	$(MAKE) fuzz FUZZTIME=5m
+	@bad=; $(MAKE) nightly-tests || bad=1; $(MAKE) fuzz FUZZTIME=$(FUZZTIME) || bad=1; [ -z "$$bad" ]
+
+do-nightly-tests:
+	@bad=; for module in $(MODULES); do \
+		cd $(CURDIR)/$$module; go test -count=1 -run '$(NIGHTLY)' -timeout 6h -v ./... || bad=1; \
+	done; [ -z "$$bad" ]
 
 fix:
 	$(TOOL) gofumpt -w .
-	$(FIX) ./...
+	for module in $(MODULES); do (cd $$module && $(FIX) ./...); done
 	go mod tidy
 
 # Debian packages by the command that shows they are missing.
 deps:
-	@missing=; for pair in python3:python3 openssl:openssl git:git gcc:gcc; do \
+	@missing=; for pair in python3:python3 openssl:openssl git:git gcc:gcc curl:curl; do \
 		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

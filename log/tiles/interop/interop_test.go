@@ -32,9 +32,8 @@ const origin = "log.example/interop"
 
 // entries is a durable order in memory.
 type entries struct {
-	mu   sync.Mutex
-	all  [][]byte
-	more chan struct{}
+	mu  sync.Mutex
+	all [][]byte
 }
 
 func (e *entries) Size() uint64 {
@@ -110,7 +109,7 @@ func publish(t *testing.T, sizes ...int) *published {
 		must(t, err)
 	}
 	stop()
-	<-ended
+	must(t, <-ended)
 	t.Cleanup(func() { must(t, p.tree.Close()) })
 	return p
 }
