@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"go/ast"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -14,9 +13,6 @@ const (
 	mainMaxLines     = 20
 	fileMaxLines     = 500
 )
-
-// exceptions to the limits, "file" or "file:function" with the reason. None so far.
-var exceptions = map[string]string{}
 
 // environment are the ways to read environment variables. Configuration is a file.
 var environment = []string{"os.Getenv", "os.LookupEnv", "os.Environ", "os.ExpandEnv", "os.Setenv", "syscall.Getenv"}
@@ -30,7 +26,7 @@ func checkStyle(all []source) []string {
 			continue
 		}
 		documented[s.pkg] = documented[s.pkg] || s.ast.Doc != nil
-		if s.size > fileMaxLines && exceptions[s.path] == "" {
+		if s.size > fileMaxLines {
 			bad = append(bad, fmt.Sprintf("%s: file has %d lines, at most %d", s.path, s.size, fileMaxLines))
 		}
 		for _, decl := range s.ast.Decls {
@@ -62,7 +58,7 @@ func checkFunction(s source, fn *ast.FuncDecl) []string {
 		limit = mainMaxLines
 	}
 	size := s.fset.Position(fn.End()).Line - s.fset.Position(fn.Pos()).Line + 1
-	if size > limit && exceptions[s.path+":"+fn.Name.Name] == "" {
+	if size > limit {
 		bad = append(bad, fmt.Sprintf("%s: function %s has %d lines, at most %d", s.at(fn), fn.Name.Name, size, limit))
 	}
 	if fn.Name.Name == "init" && fn.Recv == nil {
@@ -73,22 +69,4 @@ func checkFunction(s source, fn *ast.FuncDecl) []string {
 
 func TestStyle(t *testing.T) {
 	checkModule(t, func(_ string, all []source) []string { return checkStyle(all) })
-}
-
-// TestExceptions keeps the table of exceptions honest: each has a reason and is still needed.
-func TestExceptions(t *testing.T) {
-	checkModule(t, func(_ string, all []source) []string {
-		paths := map[string]bool{}
-		for _, s := range all {
-			paths[s.path] = true
-		}
-		var bad []string
-		for place, reason := range exceptions {
-			file, _, _ := strings.Cut(place, ":")
-			if reason == "" || !paths[file] {
-				bad = append(bad, place+": exception without a reason or a file")
-			}
-		}
-		return bad
-	})
 }
