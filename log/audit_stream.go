@@ -55,7 +55,10 @@ func (a *Audit) skipTo(s *auditStream, migration string, seq uint64, prev Hash) 
 	}
 	a.unknown += s.pending
 	s.pending = 0
-	s.Migration, s.Seq, s.Hash, s.tailLost = migration, seq-1, prev, true
+	if s.Migration == "" {
+		s.Migration = migration
+	}
+	s.Seq, s.Hash, s.tailLost = seq-1, prev, true
 }
 
 // refused moves the stream whose event was refused: it took its seq.

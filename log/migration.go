@@ -24,6 +24,8 @@ var ErrMigration = errors.New("event does not fit its migration")
 // a stream.open, else nil.
 func (m *Migration) Check(e Event, by string, open *StreamOpen) error {
 	switch {
+	case m.Name != "" && e.Migration != m.Name:
+		return fmt.Errorf("%w: event of migration %q, not of %q", ErrMigration, e.Migration, m.Name)
 	case m.Closed:
 		return fmt.Errorf("%w: %q is closed", ErrMigration, m.Name)
 	case e.Kind == "migration.open" && m.Owner != "":

@@ -14,6 +14,8 @@ type Refusal struct {
 
 // RefusalOf reads the place that a log.refused took: from exactly one object
 // each in the roles stream, seq and event. Any other event took nothing.
+// Seq 1 is never taken: it is stream.open's, and a stream that lost it could
+// never be opened. So a refusal moves only a stream that somebody opened.
 // Everybody has to read it alike, or their heads of the stream differ.
 // Source: FORMAT.md, "Streams and migrations".
 func RefusalOf(e Event) (Refusal, bool) {
@@ -29,7 +31,7 @@ func RefusalOf(e Event) (Refusal, bool) {
 		return Refusal{}, false
 	}
 	seq, err := strconv.ParseUint(seqText[0], 10, 53)
-	if err != nil || seq == 0 || strconv.FormatUint(seq, 10) != seqText[0] {
+	if err != nil || seq <= 1 || strconv.FormatUint(seq, 10) != seqText[0] {
 		return Refusal{}, false
 	}
 	hash, err := hex.DecodeString(hashText[0])

@@ -45,6 +45,9 @@ func (s *Stream) Check(e Event, by string) error {
 		panic("log: event of another stream")
 	case s.Owner != "" && by != s.Owner && e.Migration != serverMigration:
 		return fmt.Errorf("%w: %q", ErrOwner, s.Name)
+	case s.Migration != "" && e.Migration != s.Migration:
+		// By its name crm/x/a could be of crm or of crm/x: its opening decided.
+		return fmt.Errorf("%w: stream %q belongs to migration %q", ErrMigration, s.Name, s.Migration)
 	case e.Seq <= s.Seq:
 		return fmt.Errorf("%w: %q is at seq %d, the event has seq %d", ErrFork, s.Name, s.Seq, e.Seq)
 	case e.Seq != s.Seq+1:

@@ -72,7 +72,7 @@ class Stream:
     def __init__(self, origin, name, keyring=None):
         self.origin, self.name, self.keyring = origin, name, keyring
         self.seq, self.head, self.request_end = 0, p.stream_start(origin, name), 0
-        self.opened, self.closed = None, False
+        self.opened, self.closed, self.migration = None, False, None
         self.pending = self.signed = self.kept = self.unknown = 0  # events, by who vouches for them
         self.lost = False  # events are missing, so what the next tail covers is not known
         self.signers = set()  # (owner, key id) of valid tails
@@ -89,6 +89,7 @@ class Stream:
         """Takes the next entry; opening is the payload of a stream.open. A Fault leaves it as it was."""
         event, part = entry["event"], entry["log"]
         fault_unless((event["log"], event["stream"]) == (self.origin, self.name), "event of another log or stream")
+        fault_unless(self.migration in (None, event["migration"]), "stream belongs to another migration")
         fault_unless(not self.closed, "stream is closed")
         fault_unless(event["seq"] == self.seq + 1, "seq is not the next")
         fault_unless(p.unb64(event["prev"]) == self.head, "prev is not the head")
@@ -98,7 +99,7 @@ class Stream:
             opened = opening if event["seq"] == 1 else opened
             fault_unless(opened is None or part["by"] == opened["owner"], "stream belongs to another principal")
             self._attest(index, entry, opened, after)
-        self.opened, self.seq, self.head = opened, event["seq"], after
+        self.opened, self.seq, self.head, self.migration = opened, event["seq"], after, event["migration"]
         self.closed = event["kind"] == "stream.close"
 
     def _attest(self, index, entry, opened, after):
@@ -142,14 +143,14 @@ class Stream:
 
 
 def refusal(event):
-    """(stream, seq, EventHash) that a log.refused takes, or None if it takes nothing."""
+    """(stream, seq, EventHash) that a log.refused takes, or None if it takes nothing. Seq 1 is stream.open's."""
     if event["kind"] != "log.refused":
         return None
     found = {role: [o["name"] for o in event["objects"] if o["role"] == role] for role in ("stream", "seq", "event")}
     if any(len(names) != 1 for names in found.values()):
         return None
     seq, refused_hash = found["seq"][0], found["event"][0]
-    if not re.fullmatch("[1-9][0-9]{0,15}", seq) or int(seq) > p.MAX_INT or not re.fullmatch("[0-9a-f]{64}", refused_hash):
+    if not re.fullmatch("[1-9][0-9]{0,15}", seq) or not 1 < int(seq) <= p.MAX_INT or not re.fullmatch("[0-9a-f]{64}", refused_hash):
         return None
     return found["stream"][0], int(seq), bytes.fromhex(refused_hash)
 

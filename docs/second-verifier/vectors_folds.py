@@ -6,6 +6,7 @@ import jcs
 import piperoll as p
 from fixtures import text
 
+STREAM = "crm-2026/load.1"
 ENTRY_0 = 10  # index of a stream's first entry; keys are registered before
 
 
@@ -13,7 +14,7 @@ class Story:
     """The entries of one stream, and what the log says of keys around them."""
 
     def __init__(self, **chain):
-        self.chain = f.Chain("crm-2026/load.1", **chain)
+        self.chain = f.Chain(**dict({"stream": STREAM}, **chain))
         self.index = ENTRY_0
         self.steps = []
         if self.chain.mode == "signed":
@@ -54,11 +55,11 @@ class Story:
         return self.step("refuse", seq=chain.seq if seq is None else seq, hash=p.event_hash(refused).hex())
 
 
-def play(steps):
+def play(story):
     """(states after each accepted step, the fault that stopped it or None)."""
     keyring = folds.Keyring(f.ORIGIN)
-    stream, states = folds.Stream(f.ORIGIN, "crm-2026/load.1", keyring), []
-    for step in steps:
+    stream, states = folds.Stream(f.ORIGIN, story.chain.stream, keyring), []
+    for step in story.steps:
         try:
             if step["do"] == "add":
                 entry = p.parse_entry(step["entry"].encode())
@@ -117,11 +118,12 @@ def bad_stories():
     yield "seq-skipped", changed(Story().open(), seq=3)
     yield "seq-repeated", changed(Story().open(), seq=1)
     yield "prev-of-other-event", changed(Story().open(), prev=p.b64(f.filler("fork")))
-    yield "prev-is-stream-start", changed(Story().open(), prev=p.b64(p.stream_start(f.ORIGIN, "crm-2026/load.1")))
+    yield "prev-is-stream-start", changed(Story().open(), prev=p.b64(p.stream_start(f.ORIGIN, STREAM)))
     yield "opened-twice", changed(Story().open(), kind="stream.open")
     yield "not-opened", Story().add(tail=True)
     yield "stream-start-of-other-log", wrong_start()
     yield "by-other-principal", Story().open().put(dict_by(Story().open(), "intruder"))
+    yield "other-migration", changed(Story(stream="crm-2026/a/b").open(), migration="crm-2026/a")
     yield "after-close", Story().open().add("stream.close", tail=True).add(tail=True)
     yield "refused-after-close", Story().open().add("stream.close", tail=True).refuse()
     yield "refused-seq-skipped", Story().open().refuse(seq=5)
@@ -183,17 +185,17 @@ def not_attested():
 def stream_file():
     good, bad = [], []
     for name, story in good_stories():
-        states, fault = play(story.steps)
+        states, fault = play(story)
         if fault:
             raise AssertionError("good story %s: %s" % (name, fault))
         good.append({"name": name, "steps": story.steps, "states": states})
     for name, story in bad_stories():
-        states, fault = play(story.steps)
+        states, fault = play(story)
         if fault is None or len(states) != len(story.steps) - 1:
             raise AssertionError("bad story %s: %s after %d of %d" % (name, fault, len(states), len(story.steps)))
         bad.append({"name": name, "steps": story.steps[: len(states) + 1], "states": states})
     return {
-        "about": "Stories of stream crm-2026/load.1 and of keys (sections 3, 5 and 6). states are those after each step; a bad story's last step "
+        "about": "Stories of a stream and of keys (sections 3, 5 and 6). states are those after each step; a bad story's last step "
         "must be refused.",
         "origin": f.ORIGIN, "good": good, "bad": bad,
     }
@@ -201,12 +203,13 @@ def stream_file():
 
 def refusal_file():
     seq, digest = "3", "0f" * 32
-    full = [{"name": "crm-2026/load.1", "role": "stream"}, {"name": seq, "role": "seq"}, {"name": digest, "role": "event"}]
+    full = [{"name": STREAM, "role": "stream"}, {"name": seq, "role": "seq"}, {"name": digest, "role": "event"}]
     cases = [("all", full), ("other-order", full[::-1]), ("others-between", [{"name": "x", "role": "principal"}] + full)]
     cases += [("no-" + full[n]["role"], full[:n] + full[n + 1 :]) for n in range(3)]
     cases += [("none", []), ("hash-upper-case", full[:2] + [{"name": digest.upper(), "role": "event"}]),
               ("hash-short", full[:2] + [{"name": digest[:-2], "role": "event"}]),
               ("seq-leading-zero", [full[0], {"name": "03", "role": "seq"}, full[2]]),
+              ("seq-1", [full[0], {"name": "1", "role": "seq"}, full[2]]),
               ("seq-0", [full[0], {"name": "0", "role": "seq"}, full[2]]), ("seq-2^53", [full[0], {"name": str(2**53), "role": "seq"}, full[2]]),
               ("two-streams", full + [{"name": "crm-2026/load.2", "role": "stream"}]), ("two-seqs", full + full[1:2]),
               ("two-events", full + full[2:]), ("seq-word", [full[0], {"name": "three", "role": "seq"}, full[2]])]

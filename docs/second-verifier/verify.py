@@ -361,14 +361,13 @@ class Verification:
     def _completeness(self):
         complete = 0
         for name, m in sorted(self.migrations.items()):
-            at_hand = {s.name: (s.seq, s.head) for s in self.streams.values() if s.name.startswith(name + "/")}
+            at_hand = {s.name: (s.seq, s.head) for s in self.streams.values() if s.migration == name}
             control = m["control"]
             if m["plain"]:
                 self.report.skipped["Completeness"].append("%s was never opened as a migration" % name)
                 continue
             missing = ["migration.open" if m["opened"] is None else "", "migration.close" if m["close"] is None else ""]
             missing = ["%s or its payload" % what for what in missing if what]
-            at_hand = {stream: end for stream, end in at_hand.items() if self._migration_of(stream) == name}
             missing += ["payload of stream.open of " + s for s in sorted(at_hand) if self.streams[s].opened is None]
             if not missing:
                 at_hand.pop(control, None)
@@ -380,10 +379,6 @@ class Verification:
         text = "%d migrations are complete; payloads: %d disclosed, %d erased, %d withheld"
         counts = complete, self.counts["payloads"], len(self.withheld & self.erased), withheld
         (self.report.passed if complete else self.report.skipped)["Completeness"].append(text % counts)
-
-    def _migration_of(self, stream):
-        """A migration's name may hold slashes: the longest one that fits owns the stream."""
-        return max((m for m in self.migrations if stream.startswith(m + "/")), key=len)
 
 
 def verify(path, policy, pinned, out):
