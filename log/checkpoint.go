@@ -63,7 +63,7 @@ func EmptyHead() Head { return Head{Root: emptyRoot} }
 // OpenCheckpoint verifies that msg is signed by the log's key, whose name is
 // the origin, and parses it. Nothing in msg is looked at before.
 func OpenCheckpoint(msg []byte, key note.Verifier) (Checkpoint, error) {
-	n, err := openNote("checkpoint", msg, key)
+	n, err := OpenNote("checkpoint", msg, note.VerifierList(key))
 	if err != nil {
 		return Checkpoint{}, err
 	}
@@ -75,16 +75,4 @@ func OpenCheckpoint(msg []byte, key note.Verifier) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("%w: checkpoint is of log %q, the key is of %q", ErrSignature, c.Origin, key.Name())
 	}
 	return c, nil
-}
-
-// openNote is note.Open for notes that [CheckNote] accepts.
-func openNote(what string, msg []byte, keys ...note.Verifier) (*note.Note, error) {
-	if err := CheckNote(msg); err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	n, err := note.Open(msg, note.VerifierList(keys...))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrSignature, what, err)
-	}
-	return n, nil
 }

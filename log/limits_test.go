@@ -53,8 +53,8 @@ func TestBounds(t *testing.T) {
 	if _, err := ParseTilePath("tile/0/" + strings.Repeat("x001/", 30) + "001"); !errors.Is(err, ErrMalformed) {
 		t.Errorf("ParseTilePath of a long path = %v, want %v", err, ErrMalformed)
 	}
-	if _, err := OpenCheckpoint(long, nil); !errors.Is(err, ErrMalformed) {
-		t.Errorf("OpenCheckpoint of %d bytes = %v, want %v", len(long), err, ErrMalformed)
+	if _, err := OpenNote("note", long, nil); !errors.Is(err, ErrMalformed) {
+		t.Errorf("OpenNote of %d bytes = %v, want %v", len(long), err, ErrMalformed)
 	}
 }
 

@@ -3,7 +3,45 @@ package log
 import (
 	"bytes"
 	"fmt"
+
+	"golang.org/x/mod/sumdb/note"
 )
+
+// OpenNote is note.Open for notes that [CheckNote] accepts, in which no known
+// key has two lines: the library would check the first and drop the second, so
+// that what a note says would hang on the order of its lines. Lines of unknown
+// keys are nobody's, however many (c2sp.org/signed-note). What names the kind
+// of note in errors: [ErrMalformed], [ErrSignature].
+func OpenNote(what string, msg []byte, known note.Verifiers) (*note.Note, error) {
+	if err := CheckNote(msg); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	n, err := note.Open(msg, &onceEach{known, make(map[string]bool)})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrSignature, what, err)
+	}
+	return n, nil
+}
+
+// onceEach gives each known key once: note.Open asks for it at every line.
+type onceEach struct {
+	known note.Verifiers
+	given map[string]bool
+}
+
+// Verifier is of the note.Verifiers interface.
+func (o *onceEach) Verifier(name string, hash uint32) (note.Verifier, error) {
+	v, err := o.known.Verifier(name, hash)
+	if err != nil {
+		return nil, err
+	}
+	id := fmt.Sprintf("%s+%08x", name, hash)
+	if o.given[id] {
+		return nil, fmt.Errorf("two signature lines by key %s", id)
+	}
+	o.given[id] = true
+	return v, nil
+}
 
 // CheckNote checks the shape of a signed note before it is opened: its size,
 // and that the base64 of every signature has its one spelling. The library that

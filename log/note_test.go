@@ -1,9 +1,12 @@
 package log
 
 import (
+	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // A signature line has one spelling, and a note a bound.
@@ -31,6 +34,42 @@ func TestCheckNote(t *testing.T) {
 		if err := CheckNote([]byte(bad)); !errors.Is(err, ErrMalformed) || len(err.Error()) > 1000 {
 			t.Errorf("%s: CheckNote = %v, want %v", name, err, ErrMalformed)
 		}
+	}
+}
+
+// A known key has one line. What unknown keys have to say, however often, is nobody's.
+func TestOpenNote(t *testing.T) {
+	signer := func(name string) (note.Signer, note.Verifier) {
+		skey, vkey, err := note.GenerateKey(rand.Reader, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := note.NewSigner(skey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := note.NewVerifier(vkey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, v
+	}
+	known, key := signer("log.example/a")
+	stranger, _ := signer("log.example/b")
+	line := func(s note.Signer) string {
+		msg, err := note.Sign(&note.Note{Text: "text\n"}, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimPrefix(string(msg), "text\n\n")
+	}
+	good := "text\n\n" + line(known)
+	other := "— log.example/b AAAAAAE=\n"
+	if n, err := OpenNote("note", []byte(good+line(stranger)+other+other), note.VerifierList(key)); err != nil || n.Text != "text\n" || len(n.Sigs) != 1 {
+		t.Errorf("OpenNote with lines of strangers = %+v, %v", n, err)
+	}
+	if n, err := OpenNote("note", []byte(good+line(known)), note.VerifierList(key)); !errors.Is(err, ErrSignature) {
+		t.Errorf("OpenNote with two lines by one key = %+v, %v, want %v", n, err, ErrSignature)
 	}
 }
 

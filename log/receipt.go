@@ -65,7 +65,7 @@ func ParseReceipt(text string) (Receipt, error) {
 
 // OpenReceipt verifies that msg is signed by the origin's receipt key and parses it.
 func OpenReceipt(msg []byte, key note.Verifier) (Receipt, error) {
-	n, err := openNote("receipt", msg, key)
+	n, err := OpenNote("receipt", msg, note.VerifierList(key))
 	if err != nil {
 		return Receipt{}, err
 	}
