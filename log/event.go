@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 )
 
 // An Event is what a submitter says happened. It holds no personal data:
@@ -188,10 +189,17 @@ func StreamStart(origin, stream string) Hash {
 // "piperoll/commit/v1\n" type "\n" bytes. Without the salt the commitment
 // reveals nothing, not even to a guesser who knows all likely payloads.
 func Commit(p Payload, mediaType string) Hash {
-	m := hmac.New(sha256.New, p.Salt[:])
-	m.Write([]byte("piperoll/commit/v1\n" + mediaType + "\n"))
+	m := NewCommit(p.Salt, mediaType)
 	m.Write(p.Bytes)
 	return Hash(m.Sum(nil))
+}
+
+// NewCommit is [Commit] for a payload that need not be in memory: its bytes are
+// written to the hash, whose sum is the commitment.
+func NewCommit(salt [32]byte, mediaType string) hash.Hash {
+	m := hmac.New(sha256.New, salt[:])
+	m.Write([]byte("piperoll/commit/v1\n" + mediaType + "\n"))
+	return m
 }
 
 // ErrCommitment means that a payload is not the one that an event commits to.
