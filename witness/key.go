@@ -132,8 +132,10 @@ func (k Key) Verify(text, sig []byte) bool {
 	return err == nil && mldsa.Verify(pub, mldsaMessage(k.name, seconds, c), sig[timeBytes:], nil) == nil
 }
 
-// timeMax is the latest timestamp of a cosignature: it fits an int64.
-const timeMax = 1<<63 - 1
+// timeMax is the latest timestamp of a cosignature, in seconds: as milliseconds
+// it is still an integer of JSON. A later one is no time but a way to make
+// arithmetic wrap.
+const timeMax = (1<<53 - 1) / 1000
 
 // ed25519Message is what a cosignature of type 0x04 signs.
 func ed25519Message(seconds uint64, text []byte) []byte {

@@ -33,7 +33,8 @@ type Cosignature struct {
 
 // Open verifies a checkpoint's note under the policy and parses it. Errors:
 // [log.ErrSignature] if no listed log has signed it or a listed key's signature
-// is bad, [ErrQuorum], [log.ErrMalformed].
+// is bad, [log.ErrMalformed], [ErrQuorum]. With the last comes what OpenLog
+// gives: what a log alone has signed can still convict it.
 func (p Policy) Open(msg []byte) (Opened, error) {
 	o, err := p.OpenLog(msg)
 	if err != nil {
@@ -41,7 +42,7 @@ func (p Policy) Open(msg []byte) (Opened, error) {
 	}
 	seconds, ok := p.quorumTime(o.Cosigned)
 	if !ok {
-		return Opened{}, fmt.Errorf("%w: %s of size %d has %d cosignatures of the policy's %d witnesses; quorum is %q",
+		return o, fmt.Errorf("%w: %s of size %d has %d cosignatures of the policy's %d witnesses; quorum is %q",
 			ErrQuorum, o.Checkpoint.Origin, o.Checkpoint.Size, len(o.Cosigned), len(p.Witnesses), p.Quorum)
 	}
 	o.Time = seconds
@@ -51,14 +52,11 @@ func (p Policy) Open(msg []byte) (Opened, error) {
 // OpenLog is Open without the quorum: what the log has signed, and who has
 // cosigned it. A caller that accepts it trusts the log alone.
 func (p Policy) OpenLog(msg []byte) (Opened, error) {
-	if err := log.CheckNote(msg); err != nil {
-		return Opened{}, err
-	}
 	// All listed keys are tried at once: a bad signature of any refuses the note.
 	known := p.known()
-	n, err := note.Open(msg, known)
+	n, err := log.OpenNote("checkpoint", msg, known)
 	if err != nil {
-		return Opened{}, fmt.Errorf("%w: checkpoint: %w", log.ErrSignature, err)
+		return Opened{}, err
 	}
 	o := Opened{Unknown: len(n.UnverifiedSigs)}
 	c, err := log.ParseCheckpoint(n.Text)
@@ -128,6 +126,18 @@ func (k knownKeys) Verifier(name string, hash uint32) (note.Verifier, error) {
 		return nil, &note.UnknownVerifierError{Name: name, KeyHash: hash}
 	}
 	return key, nil
+}
+
+// QuorumAfter says whether those of the cosignatures that were made later than
+// a time in Unix milliseconds satisfy the quorum without the others, and when
+// the last of the needed ones was made. One without a time may be as old as
+// the log, and counts for nothing; with quorum none, nobody said anything.
+func (p Policy) QuorumAfter(cosigned []Cosignature, ms uint64) (seconds uint64, ok bool) {
+	later := slices.DeleteFunc(slices.Clone(cosigned), func(c Cosignature) bool { return c.Time*1000 <= ms })
+	if p.Quorum == none {
+		return 0, false
+	}
+	return p.quorumTime(later)
 }
 
 // quorumTime says whether the quorum is satisfied, and since when: the time at

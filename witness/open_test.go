@@ -133,8 +133,40 @@ func TestQuorum(t *testing.T) {
 			t.Errorf("%q with %v: %v, want ok %v", tc.rules, tc.times, err, tc.ok)
 			continue
 		}
-		if o.Time != tc.want || tc.ok && (len(o.Cosigned) != signed || o.Checkpoint.Size != 5 || o.Log != c.log.Key) {
+		if o.Time != tc.want || len(o.Cosigned) != signed || o.Checkpoint.Size != 5 || o.Log != c.log.Key {
 			t.Errorf("%q with %v: Open = %+v, want time %d and %d cosignatures", tc.rules, tc.times, o, tc.want, signed)
+		}
+	}
+}
+
+// Who says that a quorum had seen a checkpoint only after some time, needs a
+// quorum that says so: not a line that was late, beside others that were not.
+func TestQuorumAfter(t *testing.T) {
+	c := newCrowd(t)
+	const two, all = "group g 2 w1 w2 w3\nquorum g\n", "group g all w1 w2 w3\nquorum g\n"
+	for _, tc := range []struct {
+		rules string
+		times []uint64 // of the three witnesses; 0 makes no claim
+		ms    uint64
+		want  uint64
+		ok    bool
+	}{
+		{two, []uint64{10, 20, 30}, 9_999, 20, true},
+		{two, []uint64{10, 20, 30}, 10_000, 30, true},
+		{two, []uint64{10, 20, 30}, 20_000, 0, false},
+		{two, []uint64{0, 0, 30}, 1, 0, false},
+		{all, []uint64{10, 20, 30}, 10_000, 0, false},
+		{"quorum w3\n", []uint64{10, 20, 30}, 20_000, 30, true},
+		{"quorum none\n", []uint64{10, 20, 30}, 1, 0, false},
+	} {
+		var cosigned []Cosignature
+		for i, seconds := range tc.times {
+			cosigned = append(cosigned, Cosignature{fmt.Sprintf("w%d", i+1), seconds})
+		}
+		before := slices.Clone(cosigned)
+		got, ok := c.policy(t, tc.rules).QuorumAfter(cosigned, tc.ms)
+		if got != tc.want || ok != tc.ok || !slices.Equal(cosigned, before) {
+			t.Errorf("%q: QuorumAfter(%v, %d) = %d, %v, want %d, %v", tc.rules, before, tc.ms, got, ok, tc.want, tc.ok)
 		}
 	}
 }
@@ -146,6 +178,12 @@ func TestOpenRefuses(t *testing.T) {
 	good := text(5) + "\n" + c.log.line(text(5), 0)
 	if o, err := p.Open([]byte(good + stranger.line(text(5), 9))); err != nil || o.Unknown != 1 || len(o.Cosigned) != 0 {
 		t.Errorf("Open with a stranger's line = %+v, %v, want it ignored", o, err)
+	}
+	if o, err := p.Open([]byte(good + stranger.line(text(5), 9) + stranger.line(text(5), 10))); err != nil || o.Unknown != 2 {
+		t.Errorf("Open with two lines of a stranger = %+v, %v, want them ignored", o, err)
+	}
+	if o, err := p.Open([]byte(good + c.w[0].line(text(5), timeMax))); err != nil || o.Cosigned[0].Time != timeMax {
+		t.Errorf("Open with the latest time = %+v, %v", o, err)
 	}
 	receipt := strings.Replace(text(5), origin, origin+"/receipt", 1)
 	extended := text(5) + "more\n"
@@ -171,6 +209,10 @@ func TestOpenRefuses(t *testing.T) {
 		"cosignature of another":  good + c.w[0].line(text(6), 9),
 		"signature of another":    text(5) + "\n" + c.log.line(text(6), 0),
 		"time beyond 2^63-1":      good + late.line(text(5), 1<<63),
+		"time beyond JSON":        good + late.line(text(5), timeMax+1),
+		"two lines by a witness":  good + late.line(text(5), 9) + late.line(text(5), 10),
+		"the same line twice":     good + late.line(text(5), 9) + late.line(text(5), 9),
+		"two lines by the log":    good + c.log.line(text(5), 0),
 		"short cosignature":       good + "— w.example/1 " + base64.StdEncoding.EncodeToString(append(binary.BigEndian.AppendUint32(nil, c.w[0].KeyHash()), 1, 2)) + "\n",
 		"extension line":          extended + "\n" + c.log.line(extended, 0),
 		"extension under ML-DSA":  extended + "\n" + c.log.line(extended, 0) + c.w[1].line(extended, 9),

@@ -174,8 +174,8 @@ func (p *policyParser) log(args []string) {
 		p.fail("key of log %q has type 0x04, which is for witnesses", key.name)
 	case slices.ContainsFunc(p.Logs, func(l Log) bool { return l.Key.public == key.public }):
 		p.fail("log %q has the key of another log", key.name)
-	case slices.ContainsFunc(p.Logs, func(l Log) bool { return sameID(l.Key, key) }):
-		p.fail("log %q has the key ID of another log of that name: no signature line could tell them apart", key.name)
+	case p.ambiguous(key):
+		p.fail("log %q has the key ID of another key of that name: no signature line could tell them apart", key.name)
 	default:
 		p.Logs = append(p.Logs, Log{key, url})
 	}
@@ -193,7 +193,7 @@ func (p *policyParser) witness(args []string) {
 		p.fail("key of witness %q has type 0x01, which is for logs", args[0])
 	case slices.ContainsFunc(p.Witnesses, func(w Witness) bool { return w.Key.public == key.public }):
 		p.fail("witness %q has the key of another witness: it would count twice", args[0])
-	case slices.ContainsFunc(p.Witnesses, func(w Witness) bool { return sameID(w.Key, key) }):
+	case p.ambiguous(key):
 		p.fail("witness %q has the key ID of another key of that name: no signature line could tell them apart", args[0])
 	default:
 		p.Witnesses = append(p.Witnesses, Witness{args[0], key, url})
@@ -259,8 +259,14 @@ func (p *policyParser) quorum(args []string) {
 	}
 }
 
-// sameID says whether a signature line could be by either key.
-func sameID(a, b Key) bool { return a.name == b.name && a.KeyHash() == b.KeyHash() }
+// ambiguous says whether a signature line could be by either key or another of
+// the policy, log or witness: IDs have 32 bits, and a witness with the name of
+// a log and an ID ground to fit would sign in its place. One and the same key
+// may be both (c2sp.org/tlog-policy): there is only one that a line can be by.
+func (p *policyParser) ambiguous(key Key) bool {
+	known, ok := p.known()[idOf(key)]
+	return ok && known != key
+}
 
 // receiptOf gives the origin whose receipt key l is, if its log is listed too.
 // Such a key signs receipts and nothing else.

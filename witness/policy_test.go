@@ -153,28 +153,30 @@ func TestPolicySizes(t *testing.T) {
 // Two keys whose IDs collide: 2^16 tries give such a pair. Nobody could say
 // which of them a line is by.
 func TestKeyIDCollision(t *testing.T) {
-	for typ, line := range map[KeyType]string{Ed25519: "log ", CosignEd25519: "witness w "} {
-		a, b := collision(t, typ)
-		second := strings.Replace(line, " w ", " v ", 1)
-		_, err := ParsePolicy([]byte(line + a.String() + "\n" + second + b.String() + "\nquorum none\n"))
+	lines := map[KeyType]string{Ed25519: "log ", CosignEd25519: "witness w "}
+	for _, types := range [][2]KeyType{{Ed25519, Ed25519}, {CosignEd25519, CosignEd25519}, {Ed25519, CosignEd25519}, {CosignEd25519, Ed25519}} {
+		a, b := collision(t, types[0], types[1])
+		second := strings.Replace(lines[types[1]], " w ", " v ", 1)
+		_, err := ParsePolicy([]byte(lines[types[0]] + a.String() + "\n" + second + b.String() + "\nquorum none\n"))
 		if !errors.Is(err, ErrPolicy) || !strings.Contains(err.Error(), "could tell them apart") {
-			t.Errorf("ParsePolicy with colliding keys of type %v = %v, want %v", typ, err, ErrPolicy)
+			t.Errorf("ParsePolicy with colliding keys of types %v = %v, want %v", types, err, ErrPolicy)
 		}
 	}
 }
 
 // collision finds two keys of one name and ID.
-func collision(t *testing.T, typ KeyType) (a, b Key) {
+func collision(t *testing.T, first, second KeyType) (a, b Key) {
 	t.Helper()
 	seen := map[uint32]Key{}
 	for i := range uint32(1 << 21) {
 		public := make([]byte, 32)
 		binary.BigEndian.PutUint32(public, i+1<<24) // no curve point is needed for an ID
-		k := Key{"k", typ, string(public)}
-		if other, ok := seen[k.KeyHash()]; ok {
-			return other, k
+		b = Key{"k", second, string(public)}
+		if a, ok := seen[b.KeyHash()]; ok {
+			return a, b
 		}
-		seen[k.KeyHash()] = k
+		a = Key{"k", first, string(public)}
+		seen[a.KeyHash()] = a
 	}
 	t.Fatal("no collision among 2^21 keys")
 	return a, b
