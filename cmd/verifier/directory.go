@@ -102,17 +102,37 @@ func each(r *os.Root, do func(fs.DirEntry) error) error {
 
 func (d *directory) add(folder string, e fs.DirEntry, f *log.Findings) error {
 	file, err := log.ParseExportName(folder, e.Name())
-	switch {
-	case err != nil:
+	if err != nil {
 		f.Fail("integrity.layout", "%v: nobody checks it, so it must not be here", err)
-	case !e.Type().IsRegular():
+		return nil
+	}
+	if !e.Type().IsRegular() {
 		f.Fail("integrity.layout", "%s is no regular file", file.Path())
+		return nil
+	}
+	info, err := d.folder(folder).Lstat(e.Name())
+	if err != nil {
+		return err
+	}
+	switch most := int64(file.MaxBytes()); {
+	case info.Size() > most:
+		// As if it was not there: a byte added to one file must not keep the
+		// others from being looked at.
+		f.Fail("integrity.layout", "%s has %d bytes, at most %d", file.Path(), info.Size(), most)
 	case len(d.numbers[file.Kind]) == filesMax:
 		return fmt.Errorf("%w: more than %d files in %q", log.ErrLimit, filesMax, folder)
 	default:
 		d.numbers[file.Kind] = append(d.numbers[file.Kind], file.Number)
 	}
 	return nil
+}
+
+// folder gives one of the folders, "" the directory itself.
+func (d *directory) folder(name string) *os.Root {
+	if name == "" {
+		return d.root
+	}
+	return d.folders[name]
 }
 
 // has says whether there is such a file.
@@ -130,16 +150,20 @@ func (d *directory) read(kind log.ExportKind, number uint64) ([]byte, error) {
 // entry, most of the time goes into system calls and buffers.
 func (d *directory) readInto(buf []byte, kind log.ExportKind, number uint64) ([]byte, error) {
 	file := log.ExportFile{Kind: kind, Number: number}
-	r := d.root
-	if folder := file.Folder(); folder != "" {
-		r = d.folders[folder]
-	}
-	f, err := r.Open(file.Name())
+	f, err := d.open(file)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file.Path(), err)
+		return nil, err
 	}
 	defer func() { _ = f.Close() }() // read only
 	return readAll(f, buf, file.Path(), file.MaxBytes())
+}
+
+func (d *directory) open(file log.ExportFile) (*os.File, error) {
+	f, err := d.folder(file.Folder()).Open(file.Name())
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file.Path(), err)
+	}
+	return f, nil
 }
 
 // checkNames finds files that stand alone: a proof or a payload of no event

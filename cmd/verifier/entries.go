@@ -13,8 +13,7 @@ import (
 	"github.com/pipe-roll/piperoll/log"
 )
 
-// batchEntries is how many entries are handed over at a time. Few, since the
-// payloads of some kinds are held until the audit has seen them.
+// batchEntries is how many entries are handed over at a time.
 const batchEntries = 16
 
 // lineageType is the type of payloads that may have log.LineageMaxBytes.
@@ -37,7 +36,8 @@ func (l *loaded) fail(check, format string, args ...any) {
 }
 
 // A loader reads and checks entries on their own: parsing, inclusion, payload.
-// One goroutine uses it at a time.
+// One goroutine uses it at a time. It holds no more of a payload than buf has
+// place for: a directory has as many as it likes, of 32 MiB each.
 type loader struct {
 	d          *directory
 	checkpoint []byte // exact bytes: every proof has to carry them
@@ -47,12 +47,23 @@ type loader struct {
 }
 
 func newLoader(d *directory, checkpoint []byte, head log.Head) *loader {
-	// Large enough for every entry and proof; a larger payload has a buffer of its own.
+	// Large enough for every entry and proof.
 	return &loader{d, checkpoint, head, make([]byte, 0, 160<<10), make([]byte, 0, 64)}
 }
 
-// load checks one entry; the error is for files that cannot be read.
+// load checks one entry with its payload, unless that is structural: then it
+// is checked when its turn in the audit comes, so that only one is in memory.
+// The error is for files that cannot be read.
 func (l *loader) load(index uint64) (*loaded, error) {
+	x, err := l.entry(index)
+	if err != nil || x.exhibit == nil || log.Structural(x.exhibit.Entry.Event.Kind) {
+		return x, err
+	}
+	return x, l.payload(x)
+}
+
+// entry checks one entry without its payload.
+func (l *loader) entry(index uint64) (*loaded, error) {
 	x := &loaded{index: index}
 	text, err := l.d.readInto(l.buf, log.ExportEvent, index)
 	if err != nil {
@@ -68,17 +79,10 @@ func (l *loader) load(index uint64) (*loaded, error) {
 	switch {
 	case errors.Is(parseErr, log.ErrVersion) && x.proven:
 		x.unsupported = parseErr
-		return x, nil
 	case parseErr != nil:
 		x.fail("integrity.entry", "entry %d: %v", index, parseErr)
-		return x, nil
-	}
-	x.exhibit = &log.Exhibit{Index: index, Entry: entry}
-	if err := l.payload(x); err != nil {
-		return nil, err
-	}
-	if !x.proven {
-		x.exhibit = nil // nothing it says counts
+	case x.proven: // else nothing it says counts
+		x.exhibit = &log.Exhibit{Index: index, Entry: entry}
 	}
 	return x, nil
 }
@@ -107,7 +111,7 @@ func (l *loader) inclusion(x *loaded) error {
 }
 
 func (l *loader) payload(x *loaded) error {
-	ref := x.exhibit.Entry.Event.Payload
+	ref, structural := x.exhibit.Entry.Event.Payload, log.Structural(x.exhibit.Entry.Event.Kind)
 	if !l.d.has(log.ExportPayload, x.index) || !l.d.has(log.ExportSalt, x.index) {
 		return nil
 	}
@@ -115,31 +119,53 @@ func (l *loader) payload(x *loaded) error {
 		x.fail("integrity.payload", "entry %d: the event commits to no payload, but there is one", x.index)
 		return nil
 	}
-	text, err := l.d.readInto(l.buf, log.ExportPayload, x.index)
-	if err != nil {
-		return err
-	}
 	saltText, err := l.d.readInto(l.salt, log.ExportSalt, x.index)
 	if err != nil {
 		return err
 	}
-	if len(text) > log.PayloadMaxBytes && ref.Type != lineageType {
-		x.fail("integrity.payload", "entry %d: payload of %d bytes, at most %d", x.index, len(text), log.PayloadMaxBytes)
-		return nil
-	}
 	salt, err := log.ParseSalt(saltText)
-	if err == nil {
-		err = ref.Check(log.Payload{Salt: salt, Bytes: text})
-	}
 	if err != nil {
 		x.fail("integrity.payload", "entry %d: %v", x.index, err)
 		return nil
 	}
-	x.exhibit.Disclosed = true
-	if log.Structural(x.exhibit.Entry.Event.Kind) {
-		x.exhibit.Payload = bytes.Clone(text)
+	most := int64(log.PayloadMaxBytes)
+	if ref.Type == lineageType && !structural {
+		most = log.LineageMaxBytes
+	}
+	commit := log.NewCommit(salt, ref.Type)
+	var kept bytes.Buffer
+	to := io.Writer(commit)
+	if structural {
+		to = io.MultiWriter(commit, &kept)
+	}
+	n, err := l.stream(to, log.ExportFile{Kind: log.ExportPayload, Number: x.index}, most+1)
+	switch {
+	case err != nil:
+		return err
+	case n > most:
+		x.fail("integrity.payload", "entry %d: payload of more than %d bytes", x.index, most)
+	case log.Hash(commit.Sum(nil)) != ref.Commitment:
+		x.fail("integrity.payload", "entry %d: %v: %d bytes of type %q", x.index, log.ErrCommitment, n, ref.Type)
+	default:
+		x.exhibit.Disclosed = true
+		if structural {
+			x.exhibit.Payload = kept.Bytes()
+		}
 	}
 	return nil
+}
+
+// stream copies up to most bytes of a file, through buf.
+func (l *loader) stream(to io.Writer, file log.ExportFile, most int64) (n int64, err error) {
+	f, err := l.d.open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	if n, err = io.CopyBuffer(to, io.LimitReader(f, most), l.buf[:cap(l.buf)]); err != nil {
+		return n, fmt.Errorf("read %s: %w", file.Path(), err)
+	}
+	return n, nil
 }
 
 // A batch is a run of indexes on its way through a worker.

@@ -204,6 +204,11 @@ func (v *verification) entries() error {
 		if x.proven {
 			proven++
 		}
+		if x.exhibit != nil && log.Structural(x.exhibit.Entry.Event.Kind) {
+			if err := l.payload(x); err != nil {
+				return err
+			}
+		}
 		if x.exhibit != nil {
 			if err := audit.Add(*x.exhibit); err != nil {
 				return err
