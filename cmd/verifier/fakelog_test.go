@@ -30,8 +30,9 @@ type fakeLog struct {
 	vkey        string
 	receiptVKey string
 	witnesses   []*fakeWitness
-	cosign      uint64 // POSIX seconds of cosignatures
-	now         uint64 // Unix milliseconds, of the next request
+	cosign      uint64   // POSIX seconds of cosignatures
+	cosignAt    []uint64 // of each witness instead, 0 if it does not sign; nil if all sign at cosign
+	now         uint64   // Unix milliseconds, of the next request
 
 	records  []log.Record
 	hashes   []tlog.Hash // stored hashes of the tree
@@ -215,6 +216,16 @@ func (l *fakeLog) add(entry []byte, payload *log.Payload) log.Hash {
 	return log.LeafHash(entry)
 }
 
+// rehash makes the tree and the receipts again, after records were changed.
+func (l *fakeLog) rehash() {
+	records := l.records
+	l.records, l.hashes = nil, nil
+	for _, r := range records {
+		l.add(r.Entry, r.Payload)
+	}
+	l.receipts = map[uint64][]byte{}
+}
+
 func (l *fakeLog) receipt(first uint64, leaves []log.Hash) []byte {
 	r := log.Receipt{Origin: l.origin, First: first, Count: uint64(len(leaves)), Leaves: log.LeavesHash(leaves), Received: l.now, By: l.now + promiseMS}
 	return must(note.Sign(&note.Note{Text: r.String()}, l.receiptKey))
@@ -235,8 +246,14 @@ func (l *fakeLog) checkpoint(size uint64) []byte {
 	root := must(tlog.TreeHash(int64(size), l.reader()))
 	text := log.Checkpoint{Origin: l.origin, Head: log.Head{Size: size, Root: root}}.String()
 	msg := must(note.Sign(&note.Note{Text: text}, l.key))
-	for _, w := range l.witnesses {
-		msg = append(msg, w.line(text, l.cosign)...)
+	for i, w := range l.witnesses {
+		seconds := l.cosign
+		if l.cosignAt != nil {
+			seconds = l.cosignAt[i]
+		}
+		if seconds > 0 {
+			msg = append(msg, w.line(text, seconds)...)
+		}
 	}
 	return msg
 }
@@ -306,6 +323,14 @@ func (f files) paths() []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// forked is another log with the same keys, witnesses and people: what an
+// operator shows to somebody else. It has nothing but its log.open yet.
+func (l *fakeLog) forked() *fakeLog {
+	fork := newLog(l.origin)
+	fork.key, fork.vkey, fork.receiptKey, fork.receiptVKey, fork.witnesses, fork.people = l.key, l.vkey, l.receiptKey, l.receiptVKey, l.witnesses, l.people
+	return fork
 }
 
 // policy lists the log's keys and its witnesses.

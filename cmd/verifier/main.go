@@ -52,6 +52,10 @@ func usagef(format string, args ...any) error {
 	return &codedError{exitUsage, fmt.Errorf(format, args...)}
 }
 
+func notEstablished(format string, args ...any) error {
+	return &codedError{exitNotEstablished, fmt.Errorf(format, args...)}
+}
+
 func failed(err error) error { return &codedError{exitFailed, err} }
 
 // errReported means that the report says it all; code is in the codedError around it.
@@ -168,7 +172,7 @@ Exit codes:
   0  the policy is met, and nothing failed
   1  tampered with, or something is omitted
   2  wrong usage
-  3  intact as far as seen, but trust is not established (no policy, no proof)
+  3  intact as far as seen, but trust is not established (no policy, no quorum, no proof)
   4  unsupported version
   5  resource limit
   6  a file cannot be read or written

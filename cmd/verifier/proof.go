@@ -5,12 +5,13 @@ import (
 	"fmt"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/witness"
 )
 
 const proofHelp = `PROOF is a c2sp.org/tlog-proof. It does not hold the entry: that is the exact
 file given with -entry. Exit 0 means that a log of the policy has this entry at
-this index, under a checkpoint with the policy's quorum. It does not mean that
-the log has nothing else.
+this index, under a checkpoint with the policy's quorum; without the quorum it
+is exit 3. It does not mean that the log has nothing else.
 
 Example:
 
@@ -43,9 +44,9 @@ func runProof(s *streams, args []string) error {
 	if err != nil {
 		return failed(err)
 	}
-	o, err := policy.Open(p.Checkpoint)
-	if err != nil {
-		return failed(err)
+	o, quorum := policy.Open(p.Checkpoint)
+	if quorum != nil && !errors.Is(quorum, witness.ErrQuorum) {
+		return failed(quorum)
 	}
 	c := o.Checkpoint
 	if err := log.CheckInclusion(c.Head, p.Index, log.LeafHash(text), p.Path); err != nil {
@@ -59,6 +60,9 @@ func runProof(s *streams, args []string) error {
 		return failed(fmt.Errorf("the log has taken what is no entry: %w", err))
 	case entry.Event.Log != c.Origin:
 		return failed(fmt.Errorf("the entry was made for log %q: replayed", entry.Event.Log))
+	}
+	if quorum != nil {
+		return notEstablished("the log has signed that entry %d is in it, but %w: %s", p.Index, quorum, quorumHint)
 	}
 	seen := "only the log's own clock: the policy asks for no quorum that claims a time"
 	if o.Time > 0 {

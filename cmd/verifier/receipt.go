@@ -19,15 +19,18 @@ convict the log. -entry names the entries of the receipt, in order: files, or a
 directory of files named INDEX.json. The last argument is what the log shows:
 an inclusion proof, a checkpoint, or a directory of events with proofs.
 
-  exit 0  the entries are in the tree, as promised
-  exit 1  CONVICTED: (a) the tree has other entries there, or (b) a quorum of
-          witnesses saw a tree without them after the promised time; or the
-          receipt or the proof is not what it says
-  exit 3  what is shown establishes neither: a smaller tree, no proof
+  exit 0  every entry is in the tree, as promised, and the quorum cosigned it
+  exit 1  CONVICTED: (a) a tree that the log signed has another entry there, or
+          (b) a quorum of witnesses cosigned a tree without them, and did so
+          after the promised time; or the receipt or the proof is not what it says
+  exit 3  what is shown establishes neither: a smaller tree, no proof, or not of
+          every entry, no quorum
+
+(b) holds if any two quorums of the policy have an honest witness in common.
 
 An inclusion proof does not hold the entry that it is of. If the proof at hand
-is of another entry than yours, name that with -logged, once for each entry in
-order; a directory has them.
+is of another entry than yours, name that with -logged, whatever it is; a
+directory has them.
 
 Examples:
 
@@ -35,12 +38,16 @@ Examples:
   verifier receipt -policy policy.txt -entry sent/ 42.receipt out/
 `
 
-// A claim is a receipt with the entries that it is for.
+// A claim is a receipt with the entries that it is for, and the tree that the
+// log shows.
 type claim struct {
 	s       *streams
 	policy  witness.Policy
 	receipt log.Receipt
 	leaves  []log.Hash
+
+	shown witness.Opened
+	unmet error // that the policy's quorum has not cosigned it, nil if it has
 }
 
 func runReceipt(s *streams, args []string) error {
@@ -63,13 +70,10 @@ func runReceipt(s *streams, args []string) error {
 	if err := c.open(f.Arg(0)); err != nil {
 		return err
 	}
-	if c.leaves, err = c.readLeaves(entries); err != nil {
+	if err := c.readEntries(entries); err != nil {
 		return err
 	}
-	if log.LeavesHash(c.leaves) != c.receipt.Leaves || uint64(len(c.leaves)) != c.receipt.Count {
-		return failed(fmt.Errorf("the %d entries are not the %d that the receipt is for", len(c.leaves), c.receipt.Count))
-	}
-	others, err := c.readLeaves(logged)
+	others, err := readLeaves(logged, func(string, []byte) error { return nil })
 	if err != nil {
 		return err
 	}
@@ -96,7 +100,7 @@ func (c *claim) open(file string) error {
 		keys = append(keys, c.policy.ReceiptKeys(l.Key.Name())...)
 	}
 	if len(keys) == 0 {
-		return &codedError{exitNotEstablished, errors.New("the policy lists no receipt key: add its line \"log ORIGIN/receipt+...\"")}
+		return notEstablished("the policy lists no receipt key: add its line \"log ORIGIN/receipt+...\"")
 	}
 	if c.receipt, err = openReceipt(msg, keys); err != nil {
 		return failed(err)
@@ -104,8 +108,36 @@ func (c *claim) open(file string) error {
 	return nil
 }
 
-// readLeaves hashes entries: files, or all of a directory.
-func (c *claim) readLeaves(names []string) (leaves []log.Hash, err error) {
+// readEntries reads the entries that the receipt is for.
+func (c *claim) readEntries(names []string) error {
+	var late error
+	leaves, err := readLeaves(names, func(file string, text []byte) error {
+		entry, err := log.ParseEntry(text)
+		switch {
+		case errors.Is(err, log.ErrVersion):
+			return err
+		case err != nil:
+			return failed(fmt.Errorf("entry %s: %w", file, err))
+		case entry.Event.Log != c.receipt.Origin:
+			return failed(fmt.Errorf("entry %s: made for log %q", file, entry.Event.Log))
+		case entry.Log.Received != c.receipt.Received:
+			late = failed(fmt.Errorf("the receipt says received %d, its entry %s says %d", c.receipt.Received, file, entry.Log.Received))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if log.LeavesHash(leaves) != c.receipt.Leaves || uint64(len(leaves)) != c.receipt.Count {
+		return failed(fmt.Errorf("the %d entries are not the %d that the receipt is for", len(leaves), c.receipt.Count))
+	}
+	c.leaves = leaves
+	return late
+}
+
+// readLeaves hashes what is in files, or in all files of a directory, after
+// check has looked at it. What a log has in its tree may be anything.
+func readLeaves(names []string, check func(file string, text []byte) error) (leaves []log.Hash, err error) {
 	for _, name := range names {
 		files := []string{name}
 		if entries, err := os.ReadDir(name); err == nil {
@@ -118,15 +150,8 @@ func (c *claim) readLeaves(names []string) (leaves []log.Hash, err error) {
 			if err != nil {
 				return nil, err
 			}
-			entry, err := log.ParseEntry(text)
-			if errors.Is(err, log.ErrVersion) {
+			if err := check(file, text); err != nil {
 				return nil, err
-			}
-			if err == nil && entry.Event.Log != c.receipt.Origin {
-				err = fmt.Errorf("made for log %q", entry.Event.Log)
-			}
-			if err != nil {
-				return nil, failed(fmt.Errorf("entry %s: %w", file, err))
 			}
 			leaves = append(leaves, log.LeafHash(text))
 		}
@@ -151,26 +176,36 @@ func numbered(dir string, entries []fs.DirEntry) (files []string, err error) {
 	return files, nil
 }
 
-// checkpoint opens a checkpoint of the receipt's log, and looks for a broken promise.
-func (c *claim) checkpoint(note []byte) (witness.Opened, error) {
+// checkpoint opens a checkpoint of the receipt's log, and looks for a broken
+// promise. The log's own signature is enough here: it convicts itself by a tree
+// that no witness has seen.
+func (c *claim) checkpoint(note []byte) error {
 	o, err := c.policy.Open(note)
-	if err != nil {
-		return o, failed(err)
+	switch {
+	case errors.Is(err, witness.ErrQuorum):
+		c.unmet = err
+	case err != nil:
+		return failed(err)
 	}
 	if o.Checkpoint.Origin != c.receipt.Origin {
-		return o, failed(fmt.Errorf("the checkpoint is of log %q, the receipt of %q", o.Checkpoint.Origin, c.receipt.Origin))
+		return failed(fmt.Errorf("the checkpoint is of log %q, the receipt of %q", o.Checkpoint.Origin, c.receipt.Origin))
 	}
-	if reason := broken(c.receipt, o); reason != "" {
-		return o, failed(errors.New(reason))
+	if reason := broken(c.receipt, &c.policy, o); reason != "" {
+		return failed(errors.New(reason))
 	}
-	if last := c.receipt.First + c.receipt.Count - 1; o.Checkpoint.Size <= last {
-		return o, c.open3("the tree has size %d, entry %d is not in it yet; the log has promised it by %s", o.Checkpoint.Size, last, utc(c.receipt.By/1000))
-	}
-	return o, nil
+	c.shown = o
+	return nil
 }
 
-func (c *claim) open3(format string, args ...any) error {
-	return &codedError{exitNotEstablished, fmt.Errorf(format, args...)}
+// last is the index of the receipt's last entry.
+func (c *claim) last() uint64 { return c.receipt.First + c.receipt.Count - 1 }
+
+// tooSmall says that the tree ends before the receipt does; nil if it does not.
+func (c *claim) tooSmall() error {
+	if c.shown.Checkpoint.Size > c.last() {
+		return nil
+	}
+	return notEstablished("the tree has size %d, entry %d is not in it yet; the log has promised it by %s", c.shown.Checkpoint.Size, c.last(), utc(c.receipt.By/1000))
 }
 
 // holdToFile holds the log to an inclusion proof of one of the entries, or to a checkpoint.
@@ -180,83 +215,96 @@ func (c *claim) holdToFile(file string, others []log.Hash) error {
 		return err
 	}
 	if !strings.HasPrefix(string(text), "c2sp.org/tlog-proof@") {
-		if _, err := c.checkpoint(text); err != nil {
+		if err := c.checkpoint(text); err != nil {
 			return err
 		}
-		return c.open3("the tree is large enough, but a checkpoint alone does not show what is in it: get a proof")
+		if err := c.tooSmall(); err != nil {
+			return err
+		}
+		return notEstablished("the tree is large enough, but a checkpoint alone does not show what is in it: get a proof")
 	}
 	p, err := log.ParseInclusionProof(text)
 	if err != nil {
 		return failed(err)
 	}
-	o, err := c.checkpoint(p.Checkpoint)
-	if err != nil {
+	if err := c.checkpoint(p.Checkpoint); err != nil {
 		return err
 	}
 	i := p.Index - c.receipt.First // wraps if the index is before
 	if i >= c.receipt.Count {
-		return c.open3("the proof is of entry %d, the receipt of %d to %d", p.Index, c.receipt.First, c.receipt.First+c.receipt.Count-1)
+		return notEstablished("the proof is of entry %d, the receipt of %d to %d", p.Index, c.receipt.First, c.last())
 	}
-	wrong := log.CheckInclusion(o.Checkpoint.Head, p.Index, c.leaves[i], p.Path)
-	if wrong == nil {
-		return c.kept(o, p.Index, p.Index)
+	proves := func(leaf log.Hash) error {
+		return log.CheckInclusion(c.shown.Checkpoint.Head, p.Index, leaf, p.Path)
 	}
-	if i < uint64(len(others)) && others[i] != c.leaves[i] && log.CheckInclusion(o.Checkpoint.Head, p.Index, others[i], p.Path) == nil {
-		return c.convict(p.Index)
+	if wrong := proves(c.leaves[i]); wrong != nil {
+		if slices.ContainsFunc(others, func(leaf log.Hash) bool { return proves(leaf) == nil }) {
+			return c.convict(p.Index)
+		}
+		return failed(fmt.Errorf("the proof is not of your entry: %w; it convicts the log only together with the entry that it is of (-logged)", wrong))
 	}
-	return failed(fmt.Errorf("the proof is not of your entry: %w; it convicts the log only together with the entry that it is of (-logged)", wrong))
+	if err := c.tooSmall(); err != nil {
+		return err
+	}
+	if c.receipt.Count > 1 {
+		return notEstablished("entry %d is in the tree as promised, but the receipt is for entries %d to %d: only a directory shows them all", p.Index, c.receipt.First, c.last())
+	}
+	return c.kept()
 }
 
-// holdToDirectory holds the log to every entry of the receipt.
+// holdToDirectory holds the log to every entry of the receipt. One that is not
+// the log's own convicts it, whatever is missing beside it.
 func (c *claim) holdToDirectory(name string) error {
-	f := log.NewFindings()
-	d, err := openDirectory(name, f)
+	d, err := openDirectory(name, log.NewFindings())
 	if err != nil {
 		return err
 	}
 	defer d.close()
 	if !d.has(log.ExportCheckpoint, 0) {
-		return c.open3("%s has no checkpoint", name)
+		return notEstablished("%s has no checkpoint", name)
 	}
 	note, err := d.read(log.ExportCheckpoint, 0)
 	if err != nil {
 		return err
 	}
-	o, err := c.checkpoint(note)
-	if err != nil {
+	if err := c.checkpoint(note); err != nil {
 		return err
 	}
-	l := newLoader(d, note, o.Checkpoint.Head)
-	var missing []error
-	for i, leaf := range c.leaves {
-		index := c.receipt.First + uint64(i)
+	l := newLoader(d, note, c.shown.Checkpoint.Head)
+	missing := []error{c.tooSmall()}
+	for i := uint64(0); i < c.receipt.Count && c.receipt.First+i < c.shown.Checkpoint.Size; i++ {
+		index := c.receipt.First + i
 		if !d.has(log.ExportEvent, index) {
 			missing = append(missing, fmt.Errorf("entry %d is not in %s", index, name))
 			continue
 		}
-		x, err := l.load(index)
+		x, err := l.entry(index)
 		switch {
 		case err != nil:
 			return err
 		case !x.proven:
 			missing = append(missing, fmt.Errorf("entry %d in %s has no good proof", index, name))
-		case x.leaf != leaf:
+		case x.leaf != c.leaves[i]:
 			return c.convict(index)
 		}
 	}
-	if len(missing) > 0 {
-		return &codedError{exitNotEstablished, errors.Join(missing...)}
+	if err := errors.Join(missing...); err != nil {
+		return notEstablished("%w", err)
 	}
-	return c.kept(o, c.receipt.First, c.receipt.First+c.receipt.Count-1)
+	return c.kept()
 }
 
 func (c *claim) convict(index uint64) error {
 	return failed(fmt.Errorf("CONVICTED: %s signed a receipt for your entry %d, and a tree with another entry there; the receipt, your entry, the other and its proof are the evidence", c.receipt.Origin, index))
 }
 
-func (c *claim) kept(o witness.Opened, first, last uint64) error {
+// kept says that every entry of the receipt is in the tree.
+func (c *claim) kept() error {
+	if c.unmet != nil {
+		return notEstablished("the entries are in a tree that the log has signed, but %w: %s", c.unmet, quorumHint)
+	}
 	_, err := fmt.Fprintf(c.s.out, "receipt    PASS  %d entries from %d on, received %s by the log's clock\n"+
 		"promise    PASS  entries %d to %d are in the tree of %s, size %d\n",
-		c.receipt.Count, c.receipt.First, utc(c.receipt.Received/1000), first, last, o.Checkpoint.Origin, o.Checkpoint.Size)
+		c.receipt.Count, c.receipt.First, utc(c.receipt.Received/1000), c.receipt.First, c.last(), c.shown.Checkpoint.Origin, c.shown.Checkpoint.Size)
 	return err
 }

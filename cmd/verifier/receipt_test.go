@@ -3,10 +3,12 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/pipe-roll/piperoll/log"
 )
@@ -42,14 +44,34 @@ func TestReceiptKept(t *testing.T) {
 	l, _ := smallLog()
 	h := newHolder(t, l, l.export())
 	h.want(exitOK, h.out, "entries 4 to 6 are in the tree of log.example/crm, size 9")
-	h.want(exitOK, h.file("5.tlog-proof", string(l.proof(5, 9))), "entries 5 to 5 are in the tree")
-	h.want(exitOK, h.file("5.tlog-proof", string(l.proof(5, 7))), "size 7")
+	// One proof is of one entry: that the others are there too, it does not show.
+	h.want(exitNotEstablished, h.file("5.tlog-proof", string(l.proof(5, 9))), "entry 5 is in the tree as promised, but the receipt is for entries 4 to 6")
 	args := []string{"receipt", "-policy", h.policy}
 	for _, n := range []string{"4", "5", "6"} {
 		args = append(args, "-entry", filepath.Join(h.sent, "00000000000"+n+".json"))
 	}
 	code, text := runAll(append(args, h.receipt, h.out)...)
 	check(t, code, text, exitOK, "promise    PASS")
+
+	sent, receipt, proof := h.file("7.json", string(l.records[7].Entry)), h.file("7.receipt", string(l.receipts[7])), h.file("7.tlog-proof", string(l.proof(7, 8)))
+	code, text = runAll("receipt", "-policy", h.policy, "-entry", sent, receipt, proof)
+	check(t, code, text, exitOK, "entries 7 to 7 are in the tree of log.example/crm, size 8")
+	// Without its quorum the tree is the log's word alone: nothing is wrong, and nothing established.
+	l.cosignAt = []uint64{l.cosign, 0, 0}
+	code, text = runAll("receipt", "-policy", h.policy, "-entry", sent, receipt, h.file("7.tlog-proof", string(l.proof(7, 8))))
+	check(t, code, text, exitNotEstablished, "quorum of cosignatures is not met", "nothing is wrong with the files")
+}
+
+// A receipt and its entries say the same time, or one of them is not what it says.
+func TestReceiptWithAnotherTime(t *testing.T) {
+	l, _ := smallLog()
+	h := newHolder(t, l, l.export())
+	var leaves []log.Hash
+	for _, r := range l.records[4:7] {
+		leaves = append(leaves, log.LeafHash(r.Entry))
+	}
+	h.receipt = h.file("4.receipt", string(l.receipt(4, leaves))) // of now, not of then
+	h.want(exitFailed, h.out, "the receipt says received 1700000006000, its entry")
 }
 
 // Case (a): the log shows another entry at the index that it promised.
@@ -59,15 +81,10 @@ func TestReceiptConvictsALogThatReplacedAnEntry(t *testing.T) {
 
 	// The same log tells another story: entry 5 was never sent.
 	lie := *l
-	lie.hashes = nil
-	records := lie.records
-	lie.records = nil
-	for i, r := range records {
-		if i == 5 {
-			r.Entry = []byte(strings.Replace(string(r.Entry), "migration.extract", "migration.cutover", 1))
-		}
-		lie.add(r.Entry, r.Payload)
-	}
+	lie.records = slices.Clone(l.records)
+	lie.records[5].Entry = []byte(strings.Replace(string(l.records[5].Entry), "migration.extract", "migration.cutover", 1))
+	lie.rehash()
+	lie.receipts = l.receipts
 	out := filepath.Join(honest.dir, "lie")
 	lie.export().write(out)
 	honest.want(exitFailed, out, "CONVICTED", "your entry 5")
@@ -79,14 +96,35 @@ func TestReceiptConvictsALogThatReplacedAnEntry(t *testing.T) {
 	// A bare proof convicts only with the entry that it is of.
 	proof := honest.file("5.tlog-proof", string(lie.proof(5, 9)))
 	honest.want(exitFailed, proof, "the proof is not of your entry", "-logged")
-	args := []string{"receipt", "-policy", honest.policy, "-entry", honest.sent}
-	for _, n := range []string{"4", "5", "6"} {
-		args = append(args, "-logged", filepath.Join(out, "events", "00000000000"+n+".json"))
+	logged := filepath.Join(out, "events", "000000000005.json")
+	hold := func(proof string) (int, string) {
+		return runAll("receipt", "-policy", honest.policy, "-entry", honest.sent, "-logged", logged, honest.receipt, proof)
 	}
-	code, text := runAll(append(args, honest.receipt, proof)...)
+	code, text := hold(proof)
 	check(t, code, text, exitFailed, "CONVICTED")
-	code, text = runAll(append(args, honest.receipt, out)...)
+	code, text = hold(out)
 	check(t, code, text, exitUsage, "-logged with a directory")
+
+	// A tree that ends within the receipt, and that no witness has seen, convicts as well.
+	lie.cosignAt = []uint64{0, 0, 0}
+	code, text = hold(honest.file("5.tlog-proof", string(lie.proof(5, 6))))
+	check(t, code, text, exitFailed, "CONVICTED")
+	f := lie.export()
+	f["checkpoint"] = lie.checkpoint(6)
+	path := must(tlog.ProveRecord(6, 5, lie.reader()))
+	f["proofs/000000000005.tlog-proof"] = log.InclusionProof{Index: 5, Path: path, Checkpoint: f["checkpoint"]}.Marshal()
+	honest.again(f)
+	honest.want(exitFailed, honest.out, "CONVICTED", "your entry 5")
+
+	// What the log has there may be no entry, or one that only a newer verifier can read.
+	for _, leaf := range []string{"free text", strings.Replace(string(l.records[5].Entry), `"v":1}`, `"v":2}`, 2)} {
+		lie.records[5].Entry = []byte(leaf)
+		lie.rehash()
+		lie.export().write(out)
+		code, text = hold(honest.file("5.tlog-proof", string(lie.proof(5, 9))))
+		check(t, code, text, exitFailed, "CONVICTED")
+		honest.want(exitFailed, out, "CONVICTED", "your entry 5")
+	}
 }
 
 // Case (b): witnesses saw a tree without the entries after the promised time.
@@ -100,6 +138,29 @@ func TestReceiptConvictsALogThatNeverPublished(t *testing.T) {
 	l.cosign = 1_700_000_060
 	h.want(exitNotEstablished, h.file("checkpoint", string(l.checkpoint(6))), "entry 6 is not in it yet")
 	l.cosign = 1_800_000_000
+	// A quorum has to say so. An old checkpoint of an honest log, with a line
+	// taken off it and a late one of a witness that lagged behind, is no proof.
+	const early, late = 1_700_000_060, 1_700_000_400
+	for _, tc := range []struct {
+		at   []uint64
+		code int
+	}{
+		{[]uint64{early, late, 0}, exitNotEstablished},
+		{[]uint64{early, early, late}, exitNotEstablished},
+		{[]uint64{0, 0, late}, exitNotEstablished},
+		{[]uint64{early, late, late}, exitFailed},
+		{[]uint64{0, late, late}, exitFailed},
+	} {
+		l.cosignAt = tc.at
+		h.want(tc.code, h.file("checkpoint", string(l.checkpoint(6))))
+		f := l.export()
+		f["checkpoint"] = l.checkpoint(6)
+		code, text := newScene(t, l, "g", f).verify()
+		if got := strings.Contains(text, "CONVICTED"); got != (tc.code == exitFailed) {
+			t.Errorf("verify with cosignatures at %v: exit %d, convicted %v:\n%s", tc.at, code, got, text)
+		}
+	}
+	l.cosignAt = nil
 	h.policy = h.file("policy.txt", l.policy("none"))
 	h.want(exitNotEstablished, h.file("checkpoint", string(l.checkpoint(6))), "entry 6 is not in it yet")
 }
@@ -224,6 +285,15 @@ func TestProof(t *testing.T) {
 	check(t, code, text, exitFailed, "malformed tlog-proof")
 	code, text = prove(entry, s.file("x", strings.Replace(string(l.proof(5, 9)), "crm\n9\n", "crm\n8\n", 1)))
 	check(t, code, text, exitFailed, "signature")
+
+	// What the log alone has signed is its word; a wrong proof is wrong without witnesses too.
+	l.cosignAt = []uint64{0, 0, l.cosign}
+	alone := s.file("alone", string(l.proof(5, 9)))
+	code, text = prove(entry, alone)
+	check(t, code, text, exitNotEstablished, "the log has signed that entry 5 is in it, but quorum of cosignatures is not met")
+	code, text = prove(filepath.Join(s.out, "events", "000000000006.json"), alone)
+	check(t, code, text, exitFailed, "proof does not lead to the root")
+	l.cosignAt = nil
 
 	// What is in the tree, and should not be.
 	for i, tc := range []struct {

@@ -126,7 +126,7 @@ func (r *receipts) feed(p *promise, x *loaded) {
 
 // partial says what a receipt shows whose entries are not all at hand.
 func (r *receipts) partial(p log.Receipt) {
-	if reason := broken(p, r.v.opened); reason != "" {
+	if reason := broken(p, r.v.policy, r.v.opened); reason != "" {
 		r.v.f.Fail("integrity.receipt", "%s", reason)
 		return
 	}
@@ -135,12 +135,24 @@ func (r *receipts) partial(p log.Receipt) {
 
 // broken says how a checkpoint breaks a promise by being too small too late,
 // by the time of witnesses; "" if it does not.
-func broken(p log.Receipt, o witness.Opened) string {
-	if last := p.First + p.Count - 1; o.Time == 0 || o.Checkpoint.Size > last || o.Time*1000 <= p.By {
+//
+// Only cosignatures from after the promised time count, and they have to be a
+// quorum alone: an honest log has old checkpoints, anybody can take lines off
+// them, and can have a witness that lags behind cosign them again. A quorum
+// cannot: it shares a witness with the one that cosigned a tree with the
+// entries in time, and that one goes back for nobody. So this is sound for
+// policies any two of whose quorums have an honest witness in common.
+func broken(p log.Receipt, policy *witness.Policy, o witness.Opened) string {
+	last := p.First + p.Count - 1
+	if policy == nil || o.Checkpoint.Size > last {
 		return ""
 	}
-	return fmt.Sprintf("CONVICTED: the log promised entry %d by %s; its tree had size %d when a quorum of witnesses saw it at %s",
-		p.First+p.Count-1, utc(p.By/1000), o.Checkpoint.Size, utc(o.Time))
+	seconds, ok := policy.QuorumAfter(o.Cosigned, p.By)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("CONVICTED: the log promised entry %d by %s; its tree had size %d when a quorum of witnesses cosigned it, all of them later, the last at %s",
+		last, utc(p.By/1000), o.Checkpoint.Size, utc(seconds))
 }
 
 // finish settles the receipts that no entry has settled.
