@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/pipe-roll/piperoll/log"
 )
@@ -98,7 +99,20 @@ func (p *pins) keep(c log.Checkpoint, note []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return nil
+	return syncFolder(filepath.Dir(p.file))
+}
+
+// syncFolder makes a rename durable: without it a crash can bring the old pin
+// back, and with it the tree that the log would like to be forgotten.
+func syncFolder(name string) error {
+	if runtime.GOOS == "windows" {
+		return nil // folders cannot be synced there; NTFS keeps a journal of names
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // pinned holds the checkpoint to the one of the last audit.
@@ -134,7 +148,7 @@ func (v *verification) pinned() error {
 	p, err := v.consistencyProof(old.Size)
 	switch {
 	case errors.Is(err, log.ErrMalformed):
-		return nil // found before
+		return nil // consistency, which comes after, reads it too and says so
 	case err != nil:
 		return err
 	case p.New != next.Size:

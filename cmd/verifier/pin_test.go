@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pipe-roll/piperoll/log"
 )
 
 // audit runs verify with the pin file, and gives what is in it afterwards.
@@ -75,12 +77,22 @@ func TestPinOfANewerAudit(t *testing.T) {
 // The operator shows a second history: the pin convicts it, and stays.
 func TestPinFindsAFork(t *testing.T) {
 	l, _ := smallLog()
-	fork, _ := smallLog()
-	fork.key, fork.vkey, fork.receiptKey, fork.receiptVKey, fork.witnesses, fork.people = l.key, l.vkey, l.receiptKey, l.receiptVKey, l.witnesses, l.people
+	fork := l.forked()
+	fork.migrate(fork.register("svc:crm"), "crm")
 	s := newScene(t, l, "g", l.export())
 	pin := s.audit(exitOK)
 
+	// It is one without any witness too, and whatever else is wrong beside it.
+	fork.cosignAt = []uint64{0, 0, 0}
 	f := fork.export()
+	f["events/000000000099.json"] = make([]byte, log.EntryMaxBytes+1)
+	f["payloads/000000000000.salt"] = append(f["payloads/000000000000.salt"], '\n')
+	s.again(f)
+	if got := s.audit(exitFailed, "FORK: the log has signed two trees of size 9", "events/000000000099.json has 65536 bytes, at most 65535", "payloads/000000000000.salt has 46 bytes"); got != pin {
+		t.Errorf("pin changed by a fork: %q", got)
+	}
+	fork.cosignAt = nil
+	f = fork.export()
 	s.again(f)
 	if got := s.audit(exitFailed, "FORK: the log has signed two trees of size 9"); got != pin {
 		t.Errorf("pin changed by a fork: %q", got)
@@ -147,6 +159,20 @@ func TestPinCannotBeWritten(t *testing.T) {
 	}
 	code, text = s.verify("-pin", pin)
 	check(t, code, text, exitIO, "hint:")
+}
+
+// The pin is the memory of what an auditor was told: it does not move before.
+func TestPinStaysIfTheReportIsLost(t *testing.T) {
+	l, _ := smallLog()
+	s := newScene(t, l, "g", l.export())
+	pin := filepath.Join(s.dir, "pin")
+	var stderr strings.Builder
+	if code := run([]string{"verify", "-policy", s.policy, "-pin", pin, s.out}, brokenWriter{}, &stderr); code != exitIO {
+		t.Errorf("verify into a full disk: exit %d, want %d", code, exitIO)
+	}
+	if _, err := os.Stat(pin); !os.IsNotExist(err) {
+		t.Errorf("pin file after a lost report: %v, want none", err)
+	}
 }
 
 // A consistency proof that no pin calls for is read, and said not to be checked;

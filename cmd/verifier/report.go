@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -96,8 +97,8 @@ func (v *verification) report() *report {
 		r.Levels[strings.ToLower(l.name)] = l.status.String()
 	}
 	switch {
-	case v.unsupported:
-		r.Exit, r.Result = exitVersion, "the log has entries of a version that this verifier does not know"
+	case v.unsupported && !slices.ContainsFunc(all, certain):
+		r.Exit, r.Result = exitVersion, "the log has entries of a version that this verifier does not know: what failed may come of them"
 	case v.f.Failed():
 		r.Exit, r.Result = exitFailed, "FAILED: tampered with, or something is omitted; keep the files, they are the evidence"
 	case v.policy == nil:
@@ -105,9 +106,34 @@ func (v *verification) report() *report {
 	case r.pairs[0].status != log.Pass:
 		r.Exit, r.Result = exitNotEstablished, "intact as far as seen; trust is not established: see what was NOT CHECKED under Integrity"
 	default:
-		r.Exit, r.Result = exitOK, "the policy is met, and nothing failed; what was NOT CHECKED is said above"
+		r.Exit, r.Result = exitOK, "the policy is met, and nothing failed"+notChecked(r.pairs)
 	}
 	return r
+}
+
+// notChecked names the levels that are no PASS: exit 0 is not to be taken for more than it says.
+func notChecked(all []level) string {
+	var names []string
+	for _, l := range all {
+		if l.status == log.NotChecked {
+			names = append(names, l.name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; NOT CHECKED: " + strings.Join(names, ", ")
+}
+
+// certain says whether a check has failed whatever the entries say that could
+// not be read. One that nobody folds leaves a gap in its stream and in the
+// history of keys; it does not make a fork, nor break a receipt.
+func certain(c log.Check) bool {
+	switch c.ID {
+	case "authentic.keys", "authentic.signature", "integrity.as-of", "integrity.chain", "integrity.migration":
+		return false
+	}
+	return c.Status == log.Fail && !strings.HasPrefix(c.ID, "complete.")
 }
 
 func (r *report) write(out io.Writer, asJSON bool) error {

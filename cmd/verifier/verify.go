@@ -200,7 +200,7 @@ func (v *verification) entries() error {
 	receipts := newReceipts(v, audit)
 	indexes := v.d.numbers[log.ExportEvent]
 	said := newProgress(v.s.err, len(indexes))
-	proven := 0
+	proven, unknown := 0, kinds{counts: make(map[string]uint64)}
 	l := newLoader(v.d, v.note, v.opened.Checkpoint.Head)
 	err := l.loadAll(indexes, func(x *loaded) error {
 		said.step()
@@ -220,6 +220,7 @@ func (v *verification) entries() error {
 			proven++
 		}
 		if x.exhibit != nil {
+			unknown.add(x.exhibit.Entry.Event.Kind)
 			if err := audit.Add(*x.exhibit); err != nil {
 				return err
 			}
@@ -232,6 +233,7 @@ func (v *verification) entries() error {
 	v.f.Pass("integrity.proof", "%d entries are in the tree of size %d", proven, v.opened.Checkpoint.Size)
 	v.f.Pass("integrity.entry", "%d entries are canonical", len(indexes))
 	v.f.Pass("integrity.payload", "every payload at hand is the one that its event commits to")
+	unknown.finish(v.f)
 	audit.Finish()
 	if err := receipts.finish(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -99,8 +100,10 @@ func taken(do func(l *fakeLog, f files)) func() (*fakeLog, files) {
 
 // Entries: 0 log.open, 1 key, 2 control open, 3 migration.open, 4 data open,
 // 5 extract, 6 load, 7 data close, 8 migration.close.
-func TestOmissionsAreFound(t *testing.T) {
-	tellBad(t, []badStory{
+func TestOmissionsAreFound(t *testing.T) { tellBad(t, omissions()) }
+
+func omissions() []badStory {
+	return []badStory{
 		{
 			"migration.close dropped", taken(func(_ *fakeLog, f files) { f.remove(8) }),
 			[]string{"Integrity     PASS", "Completeness  FAIL", "INCOMPLETE", "migration.close is missing"},
@@ -169,7 +172,7 @@ func TestOmissionsAreFound(t *testing.T) {
 		{"proof dropped", taken(func(_ *fakeLog, f files) { delete(f, "proofs/000000000005.tlog-proof") }), []string{"nothing shows that the entry is in the log"}},
 		{"salt dropped", taken(func(_ *fakeLog, f files) { delete(f, "payloads/000000000006.salt") }), []string{"without its salt"}},
 		{"payload dropped, salt kept", taken(func(_ *fakeLog, f files) { delete(f, "payloads/000000000006.payload") }), []string{"payload was taken away"}},
-	})
+	}
 }
 
 // An auditor who knows which migration it is about says so: then even an
@@ -179,21 +182,59 @@ func TestMigrationAskedFor(t *testing.T) {
 	l.send(svc, "notes/a", openStream(log.ModeSigned, svc.name, svc.public()), draft{kind: "x.note"})
 	s := newScene(t, l, "g", l.export())
 	code, text := s.verify("-migration", "crm")
-	check(t, code, text, exitOK, "complete.other", `2 entries of "notes"`)
+	check(t, code, text, exitOK, "complete.other", `2 entries of "notes"`, "Completeness  NOT CHECKED", "NOT CHECKED: Completeness, Semantics (exit 0)")
 	code, text = s.verify("-migration", "erp")
 	check(t, code, text, exitFailed, `migration "erp": no entry of it is at hand`)
 	code, text = s.verify("-migration", "notes")
 	check(t, code, text, exitFailed, `migration "notes": migration.open is missing`)
 }
 
-func TestForgeriesAreFound(t *testing.T) {
+// A migration whose control stream was taken away looks like streams of
+// customers' own kinds: nothing shows that they are whole.
+func TestControlStreamTakenAway(t *testing.T) {
+	l, svc := smallLog()
+	l.send(svc, "erp/control", openStream(log.ModeSigned, svc.name, svc.public()), draft{kind: "migration.open", payload: log.MigrationOpen{}.Marshal()}) // 9, 10
+	l.send(svc, "erp/rows", openStream(log.ModeSigned, svc.name, svc.public()), draft{kind: "x.row"})                                                     // 11, 12
+	f := l.export()
+	newScene(t, l, "g", f).want(exitFailed, `migration "erp": migration.close is missing`)
+	f.remove(9)
+	f.remove(10)
+	newScene(t, l, "g", f).want(exitOK, "Completeness  NOT CHECKED", `2 entries of "erp": never opened as a migration`)
+}
+
+// Kinds that FORMAT.md does not describe are counted: what they say was not looked at.
+func TestKindsThatAreNotInterpreted(t *testing.T) {
+	l, svc := smallLog()
+	s := newScene(t, l, "g", l.export())
+	if _, text := s.verify(); strings.Contains(text, "semantics.kinds") {
+		t.Errorf("kinds of the format itself are said to be unknown:\n%s", text)
+	}
+	l.send(svc, "x/a", openStream(log.ModeSigned, svc.name, svc.public()), draft{kind: "x.note"}, draft{kind: "x.note"})
+	l.own("rules", "rules.activated", nil)
+	newScene(t, l, "g", l.export()).want(exitOK, "NOT CHECKED semantics.kinds",
+		"1 entries of kind rules.activated", "2 entries of kind x.note: only their structure was checked")
+
+	k := kinds{counts: map[string]uint64{}}
+	for i := range kindsMax + 2 {
+		k.add("x.k" + strconv.Itoa(i))
+	}
+	found := log.NewFindings()
+	k.finish(found)
+	if c := found.All()[0]; len(k.counts) != kindsMax || c.Count != kindsMax+1 || k.others != 2 {
+		t.Errorf("%d kinds counted, %d others, %d lines; want %d, 2, %d", len(k.counts), k.others, c.Count, kindsMax, kindsMax+1)
+	}
+}
+
+func TestForgeriesAreFound(t *testing.T) { tellBad(t, forgeries()) }
+
+func forgeries() []badStory {
 	event := func(do func(e *log.Entry)) func() (*fakeLog, files) {
 		return ended(func(l *fakeLog, svc *submitter) {
 			l.tamper = do
 			l.send(svc, "crm/data", draft{kind: "migration.transform", payload: []byte(`{}`)})
 		})
 	}
-	tellBad(t, []badStory{
+	return []badStory{
 		{"replayed from another log", event(func(e *log.Entry) { e.Event.Log = "other.example" }), []string{"was made for log \"other.example\": replayed"}},
 		{"chain broken", event(func(e *log.Entry) { e.Event.Prev[0] ^= 1 }), []string{"integrity.chain", "prev of seq 4"}},
 		{"seq taken twice", event(func(e *log.Entry) { e.Event.Seq = 3 }), []string{"integrity.chain", "is at seq 3, the event has seq 3"}},
@@ -259,14 +300,16 @@ func TestForgeriesAreFound(t *testing.T) {
 		{"erasure of a later entry", ended(func(l *fakeLog, _ *submitter) {
 			l.own("payloads", "payload.erased", log.PayloadErased{Authority: "a", Index: 99}.Marshal())
 		}), []string{"payload.erased of entry 99"}},
-	})
+	}
 }
 
 // The log takes structural payloads apart before it takes the event. One that
 // does not parse cannot be in an honest log.
-func TestMalformedStructuralPayloads(t *testing.T) {
+func TestMalformedStructuralPayloads(t *testing.T) { tellBad(t, malformed()) }
+
+func malformed() []badStory {
 	bad := []byte(`{"v":1}`)
-	tellBad(t, []badStory{
+	return []badStory{
 		{"log.open", func() (*fakeLog, files) {
 			l := newLog("log.example/crm")
 			l.records, l.hashes, l.streams, l.receipts = nil, nil, map[string]*log.Stream{}, map[uint64][]byte{}
@@ -291,7 +334,7 @@ func TestMalformedStructuralPayloads(t *testing.T) {
 			l.send(svc, "crm/control", draft{kind: "migration.close", payload: bad})
 			return l, l.export()
 		}, []string{"malformed migration.close", "the payload of migration.close is missing or unreadable"}},
-	})
+	}
 }
 
 // Revoked means from that entry on; compromised casts doubt on what came before.
@@ -306,14 +349,19 @@ func TestRevokedKeys(t *testing.T) {
 	l, svc = smallLog()
 	since := uint64(5)
 	revoke(l, svc, &since)
-	newScene(t, l, "g", l.export()).want(exitOK, "3 tail signatures of key", "are doubtful: it is compromised since entry 5", "NOT CHECKED authentic.revocation")
+	newScene(t, l, "g", l.export()).want(exitOK, "3 tail signatures of key", "are doubtful: it is compromised since entry 5", "NOT CHECKED authentic.revocation",
+		"Authenticity  NOT CHECKED", "NOT CHECKED: Authenticity, Semantics (exit 0)")
 
 	l = newLog("log.example/crm")
 	svc = l.register("svc:crm")
 	l.migrateOpen(svc, "crm")
 	revoke(l, svc, nil)
 	l.migrateClose(svc, "crm")
-	newScene(t, l, "g", l.export()).want(exitFailed, "Authenticity  FAIL", "is revoked since entry 7")
+	f := l.export()
+	newScene(t, l, "g", f).want(exitFailed, "Authenticity  FAIL", "is revoked since entry 7")
+	// Nobody who is not shown the revocation may take the signatures for good.
+	f.remove(7)
+	newScene(t, l, "g", f).want(exitOK, "control entry 7 is not at hand", "Authenticity  NOT CHECKED", "NOT CHECKED: Authenticity, Semantics (exit 0)")
 }
 
 // Without all control entries nobody can say that a key was not revoked.
@@ -321,20 +369,20 @@ func TestHistoryOfKeysMissing(t *testing.T) {
 	l, _ := smallLog()
 	f := l.export()
 	f.remove(1)
-	newScene(t, l, "g", f).want(exitOK, "whether a key was registered or revoked is not known: control entry 1 is not at hand")
+	newScene(t, l, "g", f).want(exitOK, "whether a key was registered or revoked is not known: control entry 1 is not at hand", "Authenticity  NOT CHECKED")
 
 	f = l.export()
 	f.remove(0)
 	f.remove(1)
 	delete(f, "receipts/000000000000.receipt")
-	newScene(t, l, "g", f).want(exitOK, "control entry 1 is not at hand", "not all of its 1 entries are at hand")
+	newScene(t, l, "g", f).want(exitOK, "control entry 1 is not at hand", "not all of its 1 entries are at hand", "Authenticity  NOT CHECKED")
 
 	f = l.export()
 	for _, name := range []string{"0", "1"} {
 		delete(f, "payloads/00000000000"+name+".payload")
 		delete(f, "payloads/00000000000"+name+".salt")
 	}
-	newScene(t, l, "g", f).want(exitOK, "the payload of key entry 1 is not at hand", "the payload of log.open is not at hand")
+	newScene(t, l, "g", f).want(exitOK, "the payload of key entry 1 is not at hand", "the payload of log.open is not at hand", "Authenticity  NOT CHECKED")
 }
 
 // A key that another signs for, when the other is not at hand, is no fault.
@@ -436,7 +484,8 @@ func TestLogsClockAheadOfWitnesses(t *testing.T) {
 	newScene(t, l, "g", l.export()).want(exitFailed, "Time          FAIL", "after the witnesses had seen it")
 }
 
-// A policy that does not know the signer, or a quorum that is not there.
+// A policy that does not know the signer is one thing. A quorum that is not
+// there is another: witnesses that are down are no tampering.
 func TestPolicyNotMet(t *testing.T) {
 	l, _ := smallLog()
 	other := newLog(l.origin)
@@ -447,16 +496,61 @@ func TestPolicyNotMet(t *testing.T) {
 	l.witnesses = l.witnesses[:1]
 	f := l.export()
 	l.witnesses = append(l.witnesses, newWitness("w.example/2"), newWitness("w.example/3"))
-	newScene(t, l, "g", f).want(exitFailed, "quorum of cosignatures is not met", "has 1 cosignatures of the policy's 3")
+	s = newScene(t, l, "g", f)
+	s.want(exitNotEstablished, "quorum of cosignatures is not met", "has 1 cosignatures of the policy's 3", "Integrity     NOT CHECKED", "Completeness  PASS", "Time          NOT CHECKED")
+	if pin := s.audit(exitNotEstablished); pin != "" {
+		t.Errorf("a checkpoint without its quorum was pinned: %q", pin)
+	}
 	newScene(t, l, "w1", f).want(exitOK, "1 cosignatures")
+	f.remove(5)
+	newScene(t, l, "g", f).want(exitFailed, "quorum of cosignatures is not met", "seq 2 to 2 are missing")
+}
+
+// A witness's time is a time: one that makes arithmetic wrap is refused, and
+// the latest that is not still makes a report.
+func TestCosignaturesOfTheFarFuture(t *testing.T) {
+	const latest = (1<<53 - 1) / 1000
+	l, _ := smallLog()
+	l.cosign = latest
+	code, text := newScene(t, l, "g", l.export()).verify("-json")
+	check(t, code, text, exitOK, `"time":9007199254740}`)
+	for _, seconds := range []uint64{latest + 1, 1 << 53, 1<<63 - 1} {
+		l.cosign = seconds
+		code, text = newScene(t, l, "g", l.export()).verify("-json")
+		check(t, code, text, exitFailed, `"exit":1`, "invalid signature for key w.example/1")
+	}
 }
 
 // An entry of a later version, really in the log, cannot be judged.
 func TestUnsupportedVersion(t *testing.T) {
-	l, _ := smallLog()
+	l, svc := smallLog()
 	later := strings.Replace(string(l.records[8].Entry), `"v":1}`, `"v":2}`, 1)
 	l.add([]byte(later), nil)
-	newScene(t, l, "g", l.export()).want(exitVersion, "unsupported version", "get a newer verifier")
+	f := l.export()
+	newScene(t, l, "g", f).want(exitVersion, "unsupported version", "get a newer verifier")
+
+	// What no unread entry can have caused is not excused by one.
+	f["payloads/000000000006.payload"] = []byte(`{"rows":4}`)
+	newScene(t, l, "g", f).want(exitFailed, "unsupported version", "payload is not the one committed to")
+	f = l.export()
+	f["receipts/000000000008.receipt"] = l.receipt(8, []log.Hash{{1}})
+	newScene(t, l, "g", f).want(exitFailed, "CONVICTED")
+	fork := l.forked()
+	fork.registerKey(svc)
+	fork.migrate(svc, "crm")
+	for len(fork.records) < len(l.records) {
+		fork.own("access", "access.summary", nil)
+	}
+	s := newScene(t, l, "g", l.export())
+	s.file("pin", string(fork.checkpoint(uint64(len(fork.records)))))
+	s.audit(exitFailed, "FORK")
+
+	// What one can have caused is: here the end of a stream that a close lists.
+	l, _ = smallLog()
+	later = strings.Replace(string(l.records[7].Entry), `"v":1}`, `"v":2}`, 1)
+	l.records[7].Entry = []byte(later)
+	l.rehash()
+	newScene(t, l, "g", l.export()).want(exitVersion, "Completeness  FAIL", "what failed may come of them")
 }
 
 // What is in the tree and is no entry was never to be there.
