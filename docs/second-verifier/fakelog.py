@@ -55,11 +55,11 @@ class FakeLog:
         tail = tail and chain.mode == "signed"
         return self._put(chain.next(kind, tail, payload=self._commit(data)), data, False)
 
-    def files(self):
-        """{path: bytes} of the whole directory."""
+    def files(self, times=()):
+        """{path: bytes} of the whole directory, cosigned by witnesses w0, w1, ... at these times."""
         leaves = [p.leaf_hash(entry) for entry in self.entries]
         text = p.Checkpoint(f.ORIGIN, len(leaves), trees.root(leaves)).text()
-        note = p.sign_note(text, f.ORIGIN, f.seed("log"))
+        note = p.sign_note(text, f.ORIGIN, f.seed("log")) + b"".join(cosign(text, n, time) for n, time in enumerate(times) if time)
         made = {"checkpoint": note}
         for index, entry in enumerate(self.entries):
             made["events/%012d.json" % index] = entry
@@ -73,6 +73,13 @@ class FakeLog:
         old = len(leaves) - 2
         made["consistency/%d.proof" % old] = trees.consistency_text(f.ORIGIN, old, len(leaves), trees.consistency(leaves, old))
         return made
+
+
+def cosign(text, n, time):
+    """The line of witness number n under a checkpoint's text."""
+    key = p.Key(p.make_vkey("w%d" % n, f.public("witness %d" % n), 4), (4,))
+    signature = p.ed25519.sign(f.seed("witness %d" % n), b"cosignature/v1\ntime %d\n" % time + text)
+    return ("\u2014 %s %s\n" % (key.name, p.b64(key.id + time.to_bytes(8, "big") + signature))).encode()
 
 
 def whole_log():
@@ -102,6 +109,9 @@ def whole_log():
 
 
 POLICY = ("log %s\nlog %s\nquorum none\n" % (f.LOG_VKEY, f.RECEIPT_VKEY)).encode()
+WITNESSED = POLICY.replace(b"quorum none\n", b"") + "".join(
+    "witness w%d %s\n" % (n, p.make_vkey("w%d" % n, f.public("witness %d" % n), 4)) for n in range(3)
+).encode() + b"group g 2 w0 w1 w2\nquorum g\n"
 SUBMITTERS = "".join(
     "%s %s\n" % (principal, p.make_vkey("TEST", ed25519.public_key(f.seed(key))))
     for principal, key in (("crm", "owner"), ("crm-loader", "loader"))

@@ -387,9 +387,9 @@ class Key:
         """The cosignature's time in seconds (0 for a log key), or None when the signature is bad."""
         if self.type == b"\1":
             return 0 if ed25519.verify(self.public, text, signature) else None
-        if len(signature) != 72 or signature[0] > 127:
-            return None
         time = int.from_bytes(signature[:8], "big")
+        if len(signature) != 72 or time > MAX_INT // 1000:
+            return None
         message = b"cosignature/v1\ntime %d\n" % time + text
         return time if ed25519.verify(self.public, message, signature[8:]) else None
 

@@ -15,8 +15,9 @@ class Policy:
         """Raises Malformed. A quorum counts each key and each name once."""
         p.require(not re.search(rb"[^\t\n\x20-\x7e\x80-\xff]", text), "control character in the policy")
         p.require(len(text) <= 1 << 20, "policy of %d bytes" % len(text))
+        p.require(text.endswith(b"\n"), "the last line does not end in LF")
         self.logs, self.witnesses, self.groups, self.quorum = [], {}, {}, None
-        self._members, self._materials = set(), {"log": set(), "witness": set()}
+        self._members, self._materials, self._ids = set(), {"log": set(), "witness": set()}, {}
         for line in text.split(b"\n"):
             words = [w.decode("latin-1") for w in re.split(rb"[\t ]+", line) if w]
             if words and not words[0].startswith("#"):
@@ -50,6 +51,9 @@ class Policy:
         material = p.unb64(found.group(1))
         p.require(material[1:] not in self._materials[role], "one key on two %s lines" % role)
         self._materials[role].add(material[1:])
+        # A line names its key by name and 32 bits: what fits two keys, log or witness, is by nobody.
+        key_id = vkey[: found.start(1)]
+        p.require(self._ids.setdefault(key_id, material) == material, "two keys with the ID of %s" % key_id)
         return None if material[:1] == b"\6" else p.Key(vkey, types)
 
     def _group(self, name, need, members):
@@ -75,11 +79,16 @@ class Policy:
             return 0
         return self._time(self.quorum, signed)
 
+    def time_after(self, signed, milliseconds):
+        """time() by the cosignatures from after that alone; 0 or None if they are no quorum."""
+        return self.time({key: time for key, time in signed.items() if time * 1000 > milliseconds})
+
     def _time(self, name, signed):
         if name in self.witnesses:
             return signed.get(self.witnesses[name])
         need, members = self.groups[name]
-        times = sorted(t for t in (self._time(m, signed) for m in members) if t is not None)
+        times = [t for t in (self._time(m, signed) for m in members) if t is not None]
+        times.sort(key=lambda t: t or p.MAX_INT)  # 0 makes no claim: it is never
         return times[need - 1] if len(times) >= need else None
 
 

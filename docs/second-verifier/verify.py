@@ -41,9 +41,11 @@ class Report:
         self.failed = {level: [] for level in LEVELS}
         self.skipped = {level: [] for level in LEVELS}
         self.passed = {level: [] for level in LEVELS}
+        self.certain = False  # something failed that no unread entry can make fail
 
-    def fail(self, level, what):
+    def fail(self, level, what, certain=True):
         self.failed[level].append(what)
+        self.certain = self.certain or certain
 
     def lines(self):
         for level in LEVELS:
@@ -69,6 +71,7 @@ class Directory:
         for item in sorted(os.listdir(path)):
             mode = os.lstat(os.path.join(path, item)).st_mode
             if item == "checkpoint" and stat.S_ISREG(mode):
+                self._bounded(item, p.NOTE_MAX, report)
                 continue
             if item in LAYOUT and stat.S_ISDIR(mode):
                 self._folder(item, report)
@@ -82,13 +85,21 @@ class Directory:
         for item in sorted(os.listdir(os.path.join(self.path, folder))):
             info = os.lstat(os.path.join(self.path, folder, item))
             found = re.fullmatch(r"([0-9]{1,16})(\.[a-z-]+)", item)
-            known = found and LAYOUT[folder].get(found.group(2))
+            known = found and int(found.group(1)) <= p.MAX_INT and LAYOUT[folder].get(found.group(2))
             if not known or not stat.S_ISREG(info.st_mode) or "%0*d" % (known[1], int(found.group(1))) != found.group(1):
                 report.fail("Integrity", "not a file that is checked: %r" % os.path.join(folder, item))
                 continue
-            if info.st_size > known[0] or len(self.numbers[found.group(2)]) >= ENTRIES_MAX:
-                raise Limit("%s/%s: %d bytes, at most %d" % (folder, item, info.st_size, known[0]))
-            self.numbers[found.group(2)].add(int(found.group(1)))
+            if len(self.numbers[found.group(2)]) >= ENTRIES_MAX:
+                raise Limit("more than %d files in %s" % (ENTRIES_MAX, folder))
+            if self._bounded(os.path.join(folder, item), known[0], report):
+                self.numbers[found.group(2)].add(int(found.group(1)))
+
+    def _bounded(self, item, limit, report):
+        """Whether a file is within its bound: one that is not counts as missing, and the rest is looked at."""
+        size = os.lstat(os.path.join(self.path, item)).st_size
+        if size > limit:
+            report.fail("Integrity", "%s: %d bytes, at most %d" % (item, size, limit))
+        return size <= limit
 
     def read(self, folder, number, suffix):
         limit, digits = LAYOUT[folder][suffix]
@@ -108,17 +119,19 @@ class Verification:
         self.policy, self.pinned, self.report = policy, pinned, report
         self.directory = Directory(path, report)
         self.note = b""
-        if os.path.lexists(os.path.join(path, "checkpoint")):  # what is missing was omitted: no failure to read
-            self.note = read_file(os.path.join(path, "checkpoint"), p.NOTE_MAX)
-        self.checkpoint, self.quorum_time = None, None
+        at = os.path.join(path, "checkpoint")
+        if os.path.lexists(at) and stat.S_ISREG(os.lstat(at).st_mode):  # what is missing was omitted: no failure to read
+            with open(at, "rb") as file:
+                self.note = file.read(p.NOTE_MAX + 1)
+        self.checkpoint, self.quorum_time, self.signed = None, None, {}
         self.streams, self.migrations, self.leaves = {}, {}, {}
         self.received = self.as_of = self.last_control = 0
         self.counts = {"payloads": 0, "own": 0}
         self.withheld, self.erased, self.unsupported = set(), set(), False
         self.times, self.promise_ms = {}, None  # received by index; of log.open
 
-    def fail(self, level, what):
-        self.report.fail(level, what)
+    def fail(self, level, what, certain=True):
+        self.report.fail(level, what, certain)
 
     def open_checkpoint(self):
         """Opens the checkpoint under the policy, or only reads it when there is none."""
@@ -127,12 +140,15 @@ class Verification:
             self.report.skipped["Time"].append("no policy, so no witness is known")
             return
         text, signed = p.open_note(self.note, self.policy.keys())
-        self.checkpoint = p.Checkpoint.parse(text)
-        by_log = [key for key in signed if key in self.policy.logs and key.name == self.checkpoint.origin]
+        checkpoint = p.Checkpoint.parse(text)
+        by_log = [key for key in signed if key in self.policy.logs and key.name == checkpoint.origin]
         p.require(by_log, "not signed by a log of the policy")
+        self.checkpoint, self.signed = checkpoint, signed
         self.quorum_time = self.policy.time(signed)
-        p.require(self.quorum_time is not None, "not cosigned by the policy's quorum")
-        if self.policy.quorum == policies.NO_QUORUM:
+        if self.quorum_time is None:  # witnesses that are down are no tampering
+            self.report.skipped["Integrity"].append("signed by the log, not cosigned by the policy's quorum")
+            self.report.skipped["Time"].append("no quorum says when it saw the checkpoint")
+        elif self.policy.quorum == policies.NO_QUORUM:
             self.report.skipped["Time"].append("quorum none: there is only the log's own clock")
         else:
             self.report.passed["Time"].append("a quorum had seen the checkpoint at %d" % self.quorum_time)
@@ -147,7 +163,7 @@ class Verification:
                 entry = self._proven(index)
             except p.Unsupported as err:
                 self.unsupported = True
-                self.fail("Integrity", "entry %d: %s" % (index, err))
+                self.report.skipped["Integrity"].append("entry %d: %s" % (index, err))
                 continue
             except p.Malformed as err:
                 self.fail("Integrity", "entry %d: %s" % (index, err))
@@ -157,23 +173,24 @@ class Verification:
             self._fold(index, entry, payload)
         self.report.passed["Integrity"].append("%d entries lead to the root" % len(self.leaves))
         if not indexes:
-            self.fail("Completeness", "there is no entry")
+            self.fail("Completeness", "there is no entry", certain=False)
 
     def _proven(self, index):
+        """The entry, once it is shown to be in the tree: what is not says nothing, not even a version."""
         data = self.directory.read("events", index, ".json")
         leaf = p.leaf_hash(data)
+        p.require(index in self.directory.numbers[".tlog-proof"], "no proof")
+        at, path, note = trees.parse_inclusion(self.directory.read("proofs", index, ".tlog-proof"))
+        p.require(at == index and note == self.note, "proof of another entry or checkpoint")
+        root = trees.root_from_inclusion(leaf, index, self.checkpoint.size, path)
+        p.require(root == self.checkpoint.root, "proof does not lead to the root")
         self.leaves[index] = leaf
-        if index in self.directory.numbers[".tlog-proof"]:
-            at, path, note = trees.parse_inclusion(self.directory.read("proofs", index, ".tlog-proof"))
-            p.require(at == index and note == self.note, "proof of another entry or checkpoint")
-            root = trees.root_from_inclusion(leaf, index, self.checkpoint.size, path)
-            p.require(root == self.checkpoint.root, "proof does not lead to the root")
         return p.parse_entry(data)
 
     def _payload(self, index, entry):
         """The payload's bytes if they are at hand and the right ones."""
         kind, reference = entry["event"]["kind"], entry["event"].get("payload")
-        if index not in self.directory.numbers[".payload"]:
+        if index not in self.directory.numbers[".payload"] & self.directory.numbers[".salt"]:
             if reference is not None:
                 self.withheld.add(index)
             return None
@@ -202,10 +219,10 @@ class Verification:
         if (kind == "log.open") != (index == 0):
             self.fail("Integrity", "entry %d is %s: entry 0, and no other, is log.open" % (index, kind))
         if as_of < max(self.as_of, self.last_control) or as_of >= max(index, 1):
-            self.fail("Integrity", "entry %d: as_of %d is not the last control entry" % (index, as_of))
+            self.fail("Integrity", "entry %d: as_of %d is not the last control entry" % (index, as_of), certain=False)
         elif as_of != self.last_control:
             if as_of in self.directory.numbers[".json"]:
-                self.fail("Integrity", "entry %d: as_of %d is no control entry" % (index, as_of))
+                self.fail("Integrity", "entry %d: as_of %d is no control entry" % (index, as_of), certain=False)
             self.keyring.whole = False
         self.times[index] = part["received"]
         self.received, self.as_of = max(self.received, part["received"]), max(self.as_of, as_of)
@@ -216,7 +233,7 @@ class Verification:
         event = entry["event"]
         kind = event["kind"]
         if event["log"] != self.checkpoint.origin:
-            self.fail("Integrity", "entry %d was made for log %s" % (index, event["log"]))
+            self.fail("Integrity", "entry %d was made for log %s" % (index, event["log"]), certain=False)
             return
         if kind in ("key.registered", "key.revoked"):
             if payload is None:
@@ -226,8 +243,10 @@ class Verification:
                     self.keyring.apply(index, kind, payload)
                 except folds.Fault as fault:
                     if self.keyring.whole:
-                        self.fail("Authenticity", "entry %d: %s" % (index, fault))
+                        self.fail("Authenticity", "entry %d: %s" % (index, fault), certain=False)
         if kind == "payload.erased" and payload is not None:
+            if payload["index"] >= index:
+                self.fail("Integrity", "entry %d erases the payload of a later one" % index)
             self.erased.add(payload["index"])
         if kind == "log.open" and payload is not None:
             self._log_open(payload)
@@ -254,12 +273,12 @@ class Verification:
         stream = self.streams.setdefault(name, folds.Stream(self.checkpoint.origin, name, self.keyring))
         if seq > stream.seq + 1:
             if event["migration"] != "log":
-                self.fail("Completeness", "stream %s: seq %d to %d are missing" % (name, stream.seq + 1, seq - 1))
+                self.fail("Completeness", "stream %s: seq %d to %d are missing" % (name, stream.seq + 1, seq - 1), certain=False)
             stream.skip_to(seq, p.unb64(event["prev"]))
         try:
             stream.add(index, entry, payload if event["kind"] == "stream.open" else None)
         except folds.Fault as fault:
-            self.fail(fault.level, "entry %d in stream %s: %s" % (index, name, fault))
+            self.fail(fault.level, "entry %d in stream %s: %s" % (index, name, fault), certain=False)
             if seq == stream.seq + 1:  # go on from there, to find what else is wrong
                 stream.seq, stream.head = seq, p.event_hash(event)
         taken = folds.refusal(event)
@@ -267,7 +286,7 @@ class Verification:
             try:
                 self.streams[taken[0]].refuse(*taken[1:])
             except folds.Fault as fault:
-                self.fail("Integrity", "entry %d: %s" % (index, fault))
+                self.fail("Integrity", "entry %d: %s" % (index, fault), certain=False)
 
     def _migration(self, index, entry, payload):
         event, by = entry["event"], entry["log"]["by"]
@@ -281,6 +300,8 @@ class Verification:
             wrong = "the migration is open already" if m["owner"] is not None else None
             if wrong is None:
                 m.update(owner=by, control=event["stream"], opened=payload)
+                foreign = [s["stream"] for s in (payload or {"streams": []})["streams"] if not s["stream"].startswith(event["migration"] + "/")]
+                wrong = "migration.open lists streams of another: %s" % foreign[0] if foreign else None
         elif kind == "migration.close":
             if (by, event["stream"]) != (m["owner"], m["control"]):
                 wrong = "a migration is closed by its owner in the control stream"
@@ -290,15 +311,15 @@ class Verification:
             if {"owner": payload["owner"], "stream": event["stream"]} not in listed:
                 wrong = "migration.open does not list this stream with this owner"
         if wrong:
-            self.fail("Integrity", "entry %d: %s" % (index, wrong))
+            self.fail("Integrity", "entry %d: %s" % (index, wrong), certain=False)
 
     def receipts(self):
-        size = self.checkpoint.size
+        taken = range(0)  # what the receipt before is for
         for number in sorted(self.directory.numbers[".receipt"]):
             data = self.directory.read("receipts", number, ".receipt")
             keys = self.policy.receipt_keys(self.checkpoint.origin) if self.policy else []
             if not keys:
-                self.report.skipped["Authenticity"].append("receipt %d: no receipt key at hand" % number)
+                self.report.skipped["Integrity"].append("receipt %d: no receipt key at hand" % number)
                 continue
             try:
                 receipt = p.Receipt.parse(p.open_note(data, keys)[0])
@@ -306,24 +327,38 @@ class Verification:
             except p.Malformed as err:
                 self.fail("Integrity", "receipt %d: %s" % (number, err))
                 continue
-            if self.times.get(number, receipt.received) != receipt.received:
-                self.fail("Integrity", "receipt %d: received is not that of its entries" % number)
-            if self.promise_ms is not None and receipt.by != receipt.received + self.promise_ms:
-                self.fail("Integrity", "receipt %d: by is not received and what log.open promises" % number)
-            leaves = [self.leaves.get(n) for n in range(number, number + min(receipt.count, len(self.leaves) + 1))]
-            if None not in leaves and p.sha256(*leaves) != receipt.leaves:
-                self.fail("Integrity", "receipt %d CONVICTS the log: it has other entries there" % number)
-            overdue = self.quorum_time and self.quorum_time * 1000 > receipt.by
-            if overdue and size <= number + receipt.count - 1:
-                self.fail("Integrity", "receipt %d CONVICTS the log: the entries are not there in time" % number)
+            self._receipt(number, receipt)
+            if number in taken and all(n in self.leaves for n in range(taken[0], number + 1)):
+                self.fail("Integrity", "receipt %d begins within another" % number)
+            taken = range(number, number + receipt.count)
+
+    def _receipt(self, number, receipt):
+        indexes = range(number, number + min(receipt.count, len(self.leaves) + 1))
+        if any(self.times.get(n, receipt.received) != receipt.received for n in indexes):
+            self.fail("Integrity", "receipt %d: received is not that of its entries" % number)
+        if self.promise_ms is not None and receipt.by != receipt.received + self.promise_ms:
+            self.fail("Integrity", "receipt %d: by is not received and what log.open promises" % number)
+        leaves = [self.leaves.get(n) for n in indexes]
+        if None not in leaves and p.sha256(*leaves) != receipt.leaves:
+            self.fail("Integrity", "receipt %d CONVICTS the log: it has other entries there" % number)
+        # Lines can be taken off a note, and a witness that lags cosigns an old tree again: only what was
+        # cosigned after the promise counts, and must be a quorum alone. So any two quorums must overlap.
+        if self.checkpoint.size <= number + receipt.count - 1 and self.policy.time_after(self.signed, receipt.by):
+            self.fail("Integrity", "receipt %d CONVICTS the log: the entries are not there in time" % number)
+
+    def clock(self):
+        """The log and the witnesses may differ as far as a log and its submitters may."""
+        if self.quorum_time and self.received // 1000 > self.quorum_time + CLOCK_AHEAD_MS // 1000:
+            self.fail("Time", "the last entry was received after the witnesses had seen it")
 
     def consistency(self):
+        size = self.checkpoint.size
         for old in sorted(self.directory.numbers[".proof"]):
             try:
                 origin, before, new, path = trees.parse_consistency(self.directory.read("consistency", old, ".proof"))
-                same = (origin, before, new) == (self.checkpoint.origin, old, self.checkpoint.size)
+                same = (origin, before) == (self.checkpoint.origin, old) and size in (new, before)
                 p.require(same, "proof for other trees")
-                if all(n in self.leaves for n in range(old)):
+                if new == size and all(n in self.leaves for n in range(old)):
                     old_root = trees.root([self.leaves[n] for n in range(old)])
                     trees.check_consistency(old, old_root, new, self.checkpoint.root, path)
             except p.Malformed as err:
@@ -339,13 +374,13 @@ class Verification:
         for stream in found:
             if stream.pending and not stream.lost and stream.opened and stream.opened["mode"] == "signed":
                 last = stream.seq - stream.pending + 1, stream.seq
-                self.fail("Authenticity", "stream %s: no tail covers seq %d to %d" % ((stream.name,) + last))
+                self.fail("Authenticity", "stream %s: no tail covers seq %d to %d" % ((stream.name,) + last), certain=False)
             else:
                 stream.unknown += stream.pending
         signed, kept, unknown = (sum(getattr(s, word) for s in found) for word in ("signed", "kept", "unknown"))
         for owner, key in sorted(set().union(*[s.signers for s in found]) if self.pinned is not None else ()):
             if (owner, key) not in self.pinned:
-                self.fail("Authenticity", "key %s of %s is not in the submitters file" % (key.hex(), owner))
+                self.fail("Authenticity", "key %s of %s is not in the submitters file" % (key.hex(), owner), certain=False)
         text = "%d events are covered by tail signatures" % signed
         if self.pinned is None:
             skipped.append(text + ", under keys that only the log names: attested by the log operator")
@@ -353,6 +388,10 @@ class Verification:
             self.report.passed["Authenticity"].append(text)
         if kept:
             skipped.append("%d submitted events are attested by the log alone" % kept)
+        if not self.keyring.whole:
+            skipped.append("a control entry is not at hand: whether a key was revoked is not known")
+        if any(key["doubtful"] is not None for key in self.keyring.keys.values()):
+            skipped.append("signatures of a key are doubtful: it was compromised before it was revoked")
         if unknown:
             skipped.append("%d events: no tail that can be checked is at hand" % unknown)
         if self.counts["own"]:
@@ -373,7 +412,7 @@ class Verification:
                 at_hand.pop(control, None)
                 missing = folds.account(control, m["opened"]["streams"], m["close"]["streams"], at_hand)
             for what in missing:
-                self.fail("Completeness", "INCOMPLETE: migration %s: %s" % (name, what))
+                self.fail("Completeness", "INCOMPLETE: migration %s: %s" % (name, what), certain=False)
             complete += not missing
         withheld = len(self.withheld - self.erased)
         text = "%d migrations are complete; payloads: %d disclosed, %d erased, %d withheld"
@@ -388,12 +427,12 @@ def verify(path, policy, pinned, out):
         v.open_checkpoint()
     except p.Malformed as err:
         report.fail("Integrity", "checkpoint: %s" % err)
-    if v.checkpoint is not None and not report.failed["Integrity"]:
-        for step in (v.entries, v.receipts, v.consistency, v.finish):
+    if v.checkpoint is not None:
+        for step in (v.entries, v.receipts, v.clock, v.consistency, v.finish):
             step()
     for line in report.lines():
         print(line, file=out)
-    if v.unsupported:
+    if v.unsupported and not report.certain:
         return 4, "there are entries of a version that this program does not know"
     if any(report.failed.values()):
         return 1, "FAILED: tampered with, or something is omitted"
