@@ -218,6 +218,10 @@ func (s *Stream) acknowledge(b *batch, body []byte) ([]Placed, error) {
 	if r != want {
 		return nil, s.client.convict(b.against(ClaimReceipt, "the receipt is not over the entries of the answer", body))
 	}
+	if promised := r.By - r.Received; promised > uint64(s.client.cfg.PromiseMax.Milliseconds()) {
+		return nil, fmt.Errorf("%w: the receipt promises publication %d ms after the log received the events, at most %v is taken: see Config.PromiseMax",
+			ErrAnswer, promised, s.client.cfg.PromiseMax)
+	}
 	s.client.acknowledged(pending{first: a.Index, leaves: leaves, by: r.By, receipt: placed[0].Receipt})
 	return placed, nil
 }

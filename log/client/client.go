@@ -17,13 +17,16 @@
 // published checkpoint; witnesses' cosignatures are the auditor's to judge.
 //
 // Left out so far: an outbox on disk, so events that are not acknowledged are
-// lost with the process; and going on with a stream that another process began.
+// lost with the process, and acknowledged ones are kept as leaf hashes alone until
+// they are proven: when a log loses them the client can show it, and cannot submit
+// them again (the outbox will); and going on with a stream that another process began.
 //
 // The package trusts the keys and the clock that it is given. Formats: ../FORMAT.md.
 package client
 
 import (
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,10 +59,20 @@ type Config struct {
 	Checkpoint []byte
 
 	HTTP *http.Client // nil: one with up to 64 idle connections
+	TLS  *tls.Config  // of that one: roots and a client certificate; nil: the system's roots. Not with HTTP
+
+	// AllowPlainHTTP lets the token go over HTTP without TLS to another machine, where
+	// whoever listens on the way can take it.
+	AllowPlainHTTP bool
 
 	BatchEvents   int // events in a request, at most; 0 means 100
 	BatchBytes    int // bytes of a request, unless one event alone has more; 0 means 1 MiB
 	PendingEvents int // acknowledged events that wait for their proof, about; 0 means 250,000. Then Append waits
+
+	// PromiseMax is the longest time until publication that a receipt may promise, the
+	// promise_ms of the log's entry 0; 0 means 24 hours. A receipt with a later date
+	// would convict nobody: it is not taken.
+	PromiseMax time.Duration
 
 	Attempts   int           // to send a request before giving up; 0 means 10
 	BackoffMin time.Duration // before the second attempt, doubling; 0 means 100 ms
@@ -89,11 +102,7 @@ func (c Config) withDefaults() Config {
 	wait(&c.BackoffMin, 100*time.Millisecond)
 	wait(&c.BackoffMax, 10*time.Second)
 	wait(&c.Timeout, time.Minute)
-	if c.HTTP == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.MaxIdleConnsPerHost = 64
-		c.HTTP = &http.Client{Transport: t}
-	}
+	wait(&c.PromiseMax, 24*time.Hour)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -109,6 +118,11 @@ func (c Config) validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("client config: "+format, args...)) }
 	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		bad("URL %q: want https://HOST or http://HOST", c.URL)
+	} else if u.Scheme == "http" && !loopback(u.Hostname()) && !c.AllowPlainHTTP {
+		bad("URL %q would send the token without TLS to another machine: use https, or set AllowPlainHTTP", c.URL)
+	}
+	if c.HTTP != nil && c.TLS != nil {
+		bad("TLS is for the client's own HTTP client: set it in the one that HTTP gives")
 	}
 	if c.Token == "" || strings.ContainsAny(c.Token, " \r\n\t") {
 		bad("Token is empty or has white space in it")
@@ -132,7 +146,7 @@ func (c Config) validate() error {
 	} else if name != log.ReceiptKeyName(origin) {
 		bad("ReceiptKey is named %q, want %q", name, log.ReceiptKeyName(origin))
 	}
-	for _, n := range []int{c.BatchEvents, c.BatchBytes, c.PendingEvents, c.Attempts, int(c.BackoffMin), int(c.BackoffMax), int(c.Timeout)} {
+	for _, n := range []int{c.BatchEvents, c.BatchBytes, c.PendingEvents, c.Attempts, int(c.BackoffMin), int(c.BackoffMax), int(c.Timeout), int(c.PromiseMax)} {
 		if n < 0 {
 			bad("a limit is %d, want 0 for the default, or more", n)
 		}
@@ -177,7 +191,7 @@ func New(c Config) (*Client, error) {
 		return nil, fmt.Errorf("client config: ReceiptKey: %w", err)
 	}
 	// Following a redirect would send events, and perhaps the token, where nobody configured.
-	h := *c.HTTP
+	h := c.client()
 	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	client := &Client{
 		cfg: c, base: strings.TrimRight(c.URL, "/"), origin: logKey.Name(), key: public(c.Key),
@@ -194,10 +208,19 @@ func New(c Config) (*Client, error) {
 		}
 		client.seen = seen{cp.Head, c.Checkpoint}
 	}
-	if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
-		c.Logger.Warn("sent the token without TLS", "url", c.URL)
-	}
 	return client, nil
+}
+
+// client is the HTTP client that is configured. The default transport of the
+// process is not asked for: it is the application's, and may be of any type.
+func (c Config) client() http.Client {
+	if c.HTTP != nil {
+		return *c.HTTP
+	}
+	return http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConns: 100, MaxIdleConnsPerHost: 64,
+		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second, TLSClientConfig: c.TLS.Clone(),
+	}}
 }
 
 // Origin is the log's name.

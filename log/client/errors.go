@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -94,15 +95,38 @@ func (e *Evidence) Error() string {
 }
 
 // Save writes the files into a new directory, and a file "claim" that says what
-// they show.
+// they show. The directory is there when it is whole, and durable on return. After
+// an error Save can be called again.
 func (e *Evidence) Save(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := e.save(filepath.Clean(dir)); err != nil {
 		return fmt.Errorf("save evidence: %w", err)
 	}
+	return nil
+}
+
+func (e *Evidence) save(dir string) (err error) {
+	if _, err := os.Lstat(dir); err == nil {
+		return fmt.Errorf("%s: %w", dir, fs.ErrExist)
+	}
+	part, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".part")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(part))
+		}
+	}()
 	for _, f := range append([]File{{"claim", []byte(string(e.Claim) + "\n" + e.Detail + "\n")}}, e.Files...) {
-		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o600); err != nil {
-			return fmt.Errorf("save evidence: %w", err)
+		if err := writeSynced(filepath.Join(part, f.Name), f.Data); err != nil {
+			return err
 		}
 	}
-	return nil
+	if err := syncDir(part); err != nil {
+		return err
+	}
+	if err := os.Rename(part, dir); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
 }

@@ -115,12 +115,19 @@ func checkSaved(t *testing.T, e *client.Evidence) {
 	if err != nil || string(claim) != string(e.Claim)+"\n"+e.Detail+"\n" {
 		t.Errorf("saved claim %q, %v", claim, err)
 	}
-	if err := e.Save(dir); err == nil {
-		t.Error("evidence was saved over other evidence")
+	if err := e.Save(dir); !errors.Is(err, os.ErrExist) {
+		t.Errorf("Save over other evidence = %v", err)
 	}
-	e.Files = append(e.Files, client.File{Name: "no/folder"})
-	if err := e.Save(dir + "2"); err == nil {
+	// What fails leaves nothing, and can be done again.
+	bad := client.Evidence{Claim: e.Claim, Detail: e.Detail, Files: []client.File{{Name: "no/folder"}}}
+	if err := bad.Save(dir + "2"); err == nil {
 		t.Error("Save did not tell that a file was not written")
+	}
+	if names, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(names) != 1 {
+		t.Errorf("beside the evidence there is %v, %v", names, err)
+	}
+	if err := e.Save(dir + "2"); err != nil {
+		t.Errorf("Save after a failure = %v", err)
 	}
 }
 

@@ -46,18 +46,14 @@ func PossessionProof(origin, principal string, key ed25519.PrivateKey) []byte {
 
 // WriteKeyFile writes a key under a name into a new file that only its owner can
 // read: one line PRIVATE+KEY+NAME+HASH+KEY, the encoding of
-// golang.org/x/mod/sumdb/note. It is durable on return.
-func WriteKeyFile(path, name string, key ed25519.PrivateKey) (err error) {
+// golang.org/x/mod/sumdb/note. A file that is there is left as it is; the new one
+// is there when it is whole, and durable on return.
+func WriteKeyFile(path, name string, key ed25519.PrivateKey) error {
 	text, err := keyText(name, key)
 	if err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write key file: %w", err)
-	}
-	_, err = f.WriteString(text + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := writeNew(path, []byte(text+"\n")); err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
 	return nil

@@ -2,8 +2,12 @@ package client_test
 
 import (
 	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -191,6 +195,8 @@ func TestConfig(t *testing.T) {
 		{func(c *client.Config) { *c = client.Config{} }, []string{"URL", "Token", "Principal", "Key has 0 bytes", "LogKey", "ReceiptKey"}},
 		{func(c *client.Config) { c.URL = "ftp://log.example.com" }, []string{"URL"}},
 		{func(c *client.Config) { c.URL = "https://" }, []string{"URL"}},
+		{func(c *client.Config) { c.URL = "http://log.example.com/logs/hr/" }, []string{"without TLS", "AllowPlainHTTP"}},
+		{func(c *client.Config) { c.HTTP, c.TLS = &http.Client{}, &tls.Config{} }, []string{"TLS"}},
 		{func(c *client.Config) { c.Token = "a b" }, []string{"Token"}},
 		{func(c *client.Config) { c.ReceiptKey = other }, []string{`named "elsewhere/receipt"`}},
 		{func(c *client.Config) { c.LogKey = strings.Replace(spaced, ",", "=", 1) }, []string{"LogKey"}},
@@ -208,10 +214,85 @@ func TestConfig(t *testing.T) {
 			}
 		}
 	}
+	for _, change := range []func(c *client.Config){
+		func(c *client.Config) { c.URL = "https://log.example.com/logs/hr/" },
+		func(c *client.Config) { c.URL, c.AllowPlainHTTP = "http://log.example.com/logs/hr/", true },
+		func(c *client.Config) { c.URL = "http://[::1]:8080" },
+	} {
+		cfg := f.config()
+		change(&cfg)
+		if _, err := client.New(cfg); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A receipt that promises for the year 9999 promises nothing.
+func TestLatePromise(t *testing.T) {
+	f := newFake(t)
 	cfg := f.config()
-	cfg.URL = "http://log.example.com/logs/hr/"
-	if _, err := client.New(cfg); err != nil {
-		t.Error(err)
+	c, err := client.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, s := open(t, c)
+	f.with(func() { f.receipt = func(r *log.Receipt) note.Signer { r.By = r.Received + 25*3600*1000; return nil } })
+	if placed, err := s.Append(t.Context(), events(1)...); !errors.Is(err, client.ErrAnswer) || len(placed) != 0 || !strings.Contains(err.Error(), "PromiseMax") {
+		t.Errorf("Append = %d placed, %v, want ErrAnswer", len(placed), err)
+	}
+	if s.Unacknowledged() != 1 || c.Evidence() != nil {
+		t.Errorf("%d unacknowledged, evidence %v", s.Unacknowledged(), c.Evidence())
+	}
+	cfg.PromiseMax = 48 * time.Hour
+	if c, err = client.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.OpenMigration(t.Context(), "crm-2027", client.MigrationConfig{}); err != nil {
+		t.Errorf("with a longer promise expected: %v", err)
+	}
+}
+
+// The application may have wrapped the transport of the whole process.
+func TestAnotherDefaultTransport(t *testing.T) {
+	was := http.DefaultTransport
+	defer func() { http.DefaultTransport = was }()
+	http.DefaultTransport = struct{ http.RoundTripper }{was}
+	f := newFake(t)
+	open(t, f.client(t))
+}
+
+// A log that knows its clients by their certificates, and is known by its own.
+func TestMutualTLS(t *testing.T) {
+	f := newFake(nil)
+	srv := httptest.NewUnstartedServer(f)
+	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	f.url = srv.URL
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	for _, tc := range []struct {
+		tls  *tls.Config
+		want string
+	}{
+		{nil, "certificate"},
+		{&tls.Config{RootCAs: roots}, "certificate required"},
+		{&tls.Config{RootCAs: roots, Certificates: srv.TLS.Certificates}, ""},
+	} {
+		cfg := f.config()
+		cfg.TLS, cfg.Attempts = tc.tls, 1
+		c, err := client.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.OpenMigration(t.Context(), "crm-2026", client.MigrationConfig{})
+		if tc.want == "" {
+			err = errors.Join(err, c.Wait(t.Context()))
+		}
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("with TLS %+v: %v, want %q", tc.tls, err, tc.want)
+		}
 	}
 }
 
@@ -264,6 +345,9 @@ func TestKeyFile(t *testing.T) {
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
+		}
+		if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) != 0 {
+			t.Fatalf("beside the key there is %v, %v", names, err)
 		}
 	}
 }

@@ -188,7 +188,7 @@ func TestPauses(t *testing.T) {
 		f := newFake(nil)
 		f.url = "http://log.example.com"
 		cfg := f.config()
-		cfg.HTTP = &http.Client{Transport: direct{f}}
+		cfg.HTTP, cfg.AllowPlainHTTP = &http.Client{Transport: direct{f}}, true
 		cfg.BackoffMin, cfg.BackoffMax, cfg.Attempts = 100*time.Millisecond, 2*time.Second, 8
 		c, err := client.New(cfg)
 		if err != nil {
