@@ -39,11 +39,12 @@ type Placed struct {
 // A batch is one request: events of one stream, ended by a tail signature. Once
 // made its bytes never change, so that sending it again asks for the same.
 type batch struct {
-	events []made
-	sig    log.Sig
-	body   []byte
-	after  log.Stream // the stream's state when it is acknowledged, but for the index
-	unsure bool       // an attempt may have been applied without an answer
+	events  []made
+	sig     log.Sig
+	body    []byte
+	after   log.Stream // the stream's state when it is acknowledged, but for the index
+	unsure  bool       // an attempt may have been applied without an answer
+	refused *Refused   // for good
 }
 
 // A made is an event with its place in the chain.

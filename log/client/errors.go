@@ -27,7 +27,8 @@ var (
 	ErrAnswer = errors.New("malformed answer")
 )
 
-// A Refused is the log's refusal of a request. Nothing of it was applied.
+// A Refused is the refusal of a request. Nothing of it was applied, if it was the
+// log that refused it: of a proxy in front of the log that cannot be said.
 type Refused struct {
 	Status     int           // of HTTP
 	Type       string        // of the problem, such as "urn:piperoll:problem:forbidden"; "" if it was none of ours
@@ -69,8 +70,11 @@ const (
 	// ClaimHead: it names a stream's head that nobody but the owner could have made,
 	// and the owner did not; or an older one than it acknowledged.
 	ClaimHead Claim = "head"
-	// ClaimEntry: under its checkpoint there is another entry than its receipt promises, or
-	// it has no proof of what there is.
+	// ClaimRefused: it has the events of a request that it refused, or that a proxy in
+	// front of it refused after the log took it. The owner has signed others for their
+	// place since: both requests are in the files.
+	ClaimRefused Claim = "refused"
+	// ClaimEntry: under its checkpoint there is another entry than its receipt promises.
 	ClaimEntry Claim = "entry"
 	// ClaimFork: it signed two checkpoints that no one log can have.
 	ClaimFork Claim = "fork"

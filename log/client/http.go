@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -86,13 +87,8 @@ func (s *Stream) attempt(ctx context.Context, b *batch) ([]Placed, error) {
 	if refused.Status >= 500 || refused.Status == http.StatusRequestTimeout {
 		b.unsure = true // a proxy can say so of a request that went through
 	}
-	if refused.Status == http.StatusConflict && refused.head != nil {
-		if err := s.checkHead(b, refused); err != nil {
-			return nil, err
-		}
-	}
-	if refused.head != nil && refused.head.is(s.state.Name, s.state.Seq, s.state.Hash) {
-		b.unsure = false // the stream is where it was: no attempt was applied
+	if refused.Status == http.StatusConflict && refused.head != nil && refused.head.Stream == s.state.Name {
+		return nil, s.conflict(b, refused)
 	}
 	return nil, refused
 }
@@ -105,30 +101,47 @@ type head struct {
 	Stream string `json:"stream"`
 }
 
-func (h *head) is(stream string, seq uint64, hash log.Hash) bool {
-	return h.Stream == stream && h.Seq == seq && h.Hash == base64.StdEncoding.EncodeToString(hash[:])
+func (h *head) is(seq uint64, hash log.Hash) bool {
+	return h.Seq == seq && h.Hash == base64.StdEncoding.EncodeToString(hash[:])
 }
 
-// checkHead looks at the head in a conflict. Only the owner can make a signed
-// stream's events, so a head that the owner did not compute was made up, or
-// somebody else has the owner's key and token; and one before an acknowledged
-// event means that the log lost it. The client never goes on from either.
-func (s *Stream) checkHead(b *batch, r *Refused) error {
-	if s.state.Seq == 0 || r.head.Stream != s.state.Name {
-		// Nothing was acknowledged to this client: another run may have opened the stream.
-		return nil
-	}
-	known := r.head.is(s.state.Name, s.state.Seq, s.state.Hash)
-	for _, m := range b.events {
-		known = known || r.head.is(s.state.Name, m.event.Seq, m.hash)
-	}
-	if known {
-		return nil
+// in says whether the stream is at one of a batch's events.
+func (h *head) in(b *batch) bool {
+	return b != nil && slices.ContainsFunc(b.events, func(m made) bool { return h.is(m.event.Seq, m.hash) })
+}
+
+// conflict says what a conflict is, by the head that it names. Only the owner can
+// make a signed stream's events, so a head that the owner did not compute was made
+// up, or somebody else has the owner's key and token; and one before an
+// acknowledged event means that the log lost it. The client goes on from neither.
+func (s *Stream) conflict(b *batch, r *Refused) error {
+	switch {
+	case r.head.is(s.state.Seq, s.state.Hash):
+		b.unsure = false // the stream is where it was: no attempt was applied
+		return r
+	case r.head.in(b):
+		b.unsure = true // an attempt was applied: the same request again gets the receipt
+		return fmt.Errorf("%w: the log has events of the request, and: %s", ErrAnswer, r)
+	case s.state.Seq == 0:
+		return r // nothing was acknowledged to this client: another run may have opened the stream
+	case r.head.in(s.dropped):
+		return s.client.convict(s.refusedAndLogged(b, r))
+	case s.older && r.head.Seq > s.state.Seq:
+		return r // an older request that was refused may be what the log has: it is not at hand to tell
 	}
 	e := b.against(ClaimHead, fmt.Sprintf("stream %q is at seq %d with a hash that its owner did not compute; the last acknowledged is %d",
 		s.state.Name, r.head.Seq, s.state.Seq), r.raw)
 	e.Files = append(e.Files, File{"receipt", s.receipt})
 	return s.client.convict(e)
+}
+
+// refusedAndLogged is the evidence that the dropped batch is in the log: the
+// owner, told that it is not, has signed another event for the same seq since.
+func (s *Stream) refusedAndLogged(b *batch, r *Refused) *Evidence {
+	e := b.against(ClaimRefused, fmt.Sprintf("stream %q is at seq %d with an event of a request that was refused with status %d: the log has what it, or a proxy before it, refused",
+		s.state.Name, r.head.Seq, s.dropped.refused.Status), r.raw)
+	e.Files = append(e.Files, File{"refused.ndjson", s.dropped.body}, File{"refusal", s.dropped.refused.raw}, File{"receipt", s.receipt})
+	return e
 }
 
 // refusal reads an answer that is no success. Whatever is no problem+json of

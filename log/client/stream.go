@@ -27,6 +27,8 @@ type Stream struct {
 	state   log.Stream // after the last acknowledged event
 	receipt []byte     // of the last acknowledged request
 	flight  *batch     // sent, and neither acknowledged nor refused
+	dropped *batch     // the last that was refused since, and so dropped; what refused it may have been a proxy
+	older   bool       // others were dropped before that one
 	ended   bool
 	broken  error // why the chain cannot go on
 }
@@ -83,6 +85,7 @@ func (s *Stream) start(ctx context.Context, more ...Event) error {
 // sent again by Flush, or first thing by the next Append, which returns them
 // first. The rest was not taken. After a [*Refused] without [ErrUnacknowledged]
 // nothing of that request is in the log and nothing is kept; the stream can go on.
+// If something is in the log after all, the next request finds out: see [ClaimRefused].
 func (s *Stream) Append(ctx context.Context, events ...Event) ([]Placed, error) {
 	for i, e := range events {
 		switch e.Kind {
@@ -189,7 +192,9 @@ func (s *Stream) flush(ctx context.Context) ([]Placed, error) {
 	case errors.As(err, &evidence):
 		return nil, err
 	case errors.As(err, &refused) && !refused.again() && !b.unsure:
-		s.flight = nil
+		b.refused = refused
+		s.older = s.older || s.dropped != nil
+		s.flight, s.dropped = nil, b
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w: %d of %q: %w", ErrUnacknowledged, len(b.events), s.state.Name, err)
@@ -198,6 +203,7 @@ func (s *Stream) flush(ctx context.Context) ([]Placed, error) {
 // advance moves the stream over a batch's placed events.
 func (s *Stream) advance(b *batch, placed []Placed) error {
 	last := len(placed) - 1
+	s.dropped, s.older = nil, false // these have the seq that it would have
 	s.receipt = placed[last].Receipt
 	if len(placed) < len(b.events) {
 		// A rule refused an event: it took its place in the chain, and the answer does not say
