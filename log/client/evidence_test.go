@@ -255,21 +255,39 @@ func TestDroppedEntryProof(t *testing.T) {
 	_ = caught(t, c, err, client.ClaimEntry)
 }
 
-// Tiles that do not give the signed root prove nothing.
+// Tiles that do not give the signed root prove nothing, against the log neither:
+// they are unsigned, and a cache can have wrong ones.
 func TestFalseTiles(t *testing.T) {
 	f := newFake(t)
 	c := f.client(t)
 	_, s := open(t, c)
-	if _, err := s.Append(t.Context(), events(3)...); err != nil {
+	spoil := func(_ tlog.Tile, data []byte) []byte {
+		data[5] ^= 1
+		return data
+	}
+	placed, err := s.Append(t.Context(), events(3)...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	f.with(func() {
-		f.tile = func(_ tlog.Tile, data []byte) []byte {
-			data[5] ^= 1
-			return data
+	for range 2 { // the first time there is no checkpoint yet, then there is one to extend
+		f.with(func() { f.tile = spoil })
+		if err := c.Wait(t.Context()); !errors.Is(err, log.ErrProof) || !errors.Is(err, client.ErrAnswer) {
+			t.Errorf("Wait = %v, want ErrProof", err)
 		}
-	})
-	_ = caught(t, c, c.Wait(t.Context()), client.ClaimEntry)
+		if e := c.Evidence(); e != nil || c.Pending() == 0 {
+			t.Fatalf("%d pending, and evidence %v", c.Pending(), e)
+		}
+		f.with(func() { f.tile = nil })
+		if err := c.Wait(t.Context()); err != nil || c.Pending() != 0 {
+			t.Fatalf("Wait = %v, %d pending", err, c.Pending())
+		}
+		if placed, err = s.Append(t.Context(), events(300)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Proof(t.Context(), placed[0]); err != nil {
+		t.Error(err)
+	}
 }
 
 // Two checkpoints of one key that no one log can have.

@@ -114,6 +114,8 @@ func (c *Client) settle(ctx context.Context, size uint64) error {
 	c.mu.Lock()
 	all := slices.Clone(c.pending)
 	c.mu.Unlock()
+	proven := make(map[uint64]bool, len(all)) // by first index
+	defer c.settled(proven)
 	for _, p := range all {
 		if p.end() > at.Size {
 			continue
@@ -121,13 +123,21 @@ func (c *Client) settle(ctx context.Context, size uint64) error {
 		if err := c.prove(ctx, at, p); err != nil {
 			return err
 		}
-		c.mu.Lock()
-		i := slices.IndexFunc(c.pending, func(q pending) bool { return q.first == p.first })
-		c.pending = slices.Delete(c.pending, i, i+1)
-		c.pendingEvents -= len(p.leaves)
-		c.mu.Unlock()
+		proven[p.first] = true
 	}
 	return nil
+}
+
+// settled drops what is proven, all at once: there can be a request for each event.
+func (c *Client) settled(proven map[uint64]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = slices.DeleteFunc(c.pending, func(p pending) bool {
+		if proven[p.first] {
+			c.pendingEvents -= len(p.leaves)
+		}
+		return proven[p.first]
+	})
 }
 
 // hold makes the caller the one that looks at checkpoints.
@@ -185,8 +195,14 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
-	if r.status == http.StatusNotFound {
+	c.mu.Lock()
+	last := c.seen
+	c.mu.Unlock()
+	if r.status == http.StatusNotFound && last.note == nil {
 		return seen{Head: log.EmptyHead()}, nil // nothing is published yet
+	}
+	if r.status == http.StatusNotFound {
+		return seen{}, fmt.Errorf("%w: no checkpoint, where there was one of size %d: is that still the log's URL?", ErrAnswer, last.Size)
 	}
 	if r.status != http.StatusOK {
 		return seen{}, refusal(r)
@@ -195,9 +211,6 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 	if err != nil {
 		return seen{}, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
-	c.mu.Lock()
-	last := c.seen
-	c.mu.Unlock()
 	next := seen{cp.Head, r.body}
 	if last.note != nil {
 		older, newer := last, next
@@ -215,24 +228,34 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 	return next, nil
 }
 
-// consistent checks that newer extends older.
+// consistent checks that newer extends older. The log's tiles are unsigned, and a
+// cache may have wrong ones: what they say counts once it leads to newer's root.
 func (c *Client) consistent(ctx context.Context, older, newer seen) error {
 	if older.Head == newer.Head || older.Size == 0 {
 		return nil
 	}
-	_, err := c.tree.Extends(ctx, older.Head, newer.Head)
-	if errors.Is(err, log.ErrProof) {
-		// The two checkpoints are the evidence. The path that leads to no more than one of them shows which.
-		path, pathErr := c.tree.Consistency(ctx, older.Size, newer.Size)
-		if pathErr != nil {
-			path = nil
-		}
-		proof := log.ConsistencyProof{Origin: c.origin, Old: older.Size, New: newer.Size, Path: path}
-		return c.convict(&Evidence{Claim: ClaimFork, Detail: err.Error(), Files: []File{
-			{"older.checkpoint", older.note}, {"newer.checkpoint", newer.note}, {"consistency.proof", proof.Marshal()},
-		}})
+	if older.Size == newer.Size {
+		return c.convict(c.fork(older, newer, nil, "two roots at one size"))
 	}
-	return err
+	_, err := c.tree.Extends(ctx, older.Head, newer.Head)
+	if !errors.Is(err, log.ErrProof) {
+		return err
+	}
+	path, pathErr := c.tree.Consistency(ctx, older.Size, newer.Size)
+	root, rootErr := c.tree.Root(ctx, older.Size)
+	if pathErr == nil && rootErr == nil && root != older.Root && log.CheckConsistency(log.Head{Size: older.Size, Root: root}, newer.Head, path) == nil {
+		return c.convict(c.fork(older, newer, path, fmt.Sprintf("newer has root %s at the older size", root)))
+	}
+	return errors.Join(fmt.Errorf("%w: tiles that do not lead to the root of size %d: %w", ErrAnswer, newer.Size, err), pathErr, rootErr)
+}
+
+// fork is the evidence of two checkpoints that no one log can have. The path leads
+// to the root of newer, and from another tree than that of older.
+func (c *Client) fork(older, newer seen, path []log.Hash, how string) *Evidence {
+	proof := log.ConsistencyProof{Origin: c.origin, Old: older.Size, New: newer.Size, Path: path}
+	return &Evidence{Claim: ClaimFork, Detail: fmt.Sprintf("checkpoints of sizes %d and %d: %s", older.Size, newer.Size, how), Files: []File{
+		{"older.checkpoint", older.note}, {"newer.checkpoint", newer.note}, {"consistency.proof", proof.Marshal()},
+	}}
 }
 
 // prove checks that the entries of a request are under the checkpoint.
@@ -252,13 +275,18 @@ func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.
 	err := c.retry(ctx, "fetch inclusion proof", func() error {
 		var err error
 		path, err = c.tree.Inclusion(ctx, at.Head, index)
-		if err == nil {
-			err = log.CheckInclusion(at.Head, index, leaf, path)
-		}
 		if errors.Is(err, log.ErrProof) {
+			// Tiles are unsigned: these say nothing about the log, and others may come.
+			return fmt.Errorf("%w: tiles that do not lead to the root of size %d: %w", ErrAnswer, at.Size, err)
+		}
+		if err != nil {
+			return err
+		}
+		// The path leads to the root from what the log has there. If that is no leaf of ours, it is another.
+		if err := log.CheckInclusion(at.Head, index, leaf, path); err != nil {
 			return c.convict(missing(at, index, leaf, path, p, err))
 		}
-		return err
+		return nil
 	})
 	return path, err
 }

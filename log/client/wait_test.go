@@ -6,12 +6,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
 )
 
@@ -108,6 +110,66 @@ func TestWaitFails(t *testing.T) {
 	path, status = "/tile/", http.StatusForbidden
 	if err := c.Wait(t.Context()); err == nil || c.Evidence() != nil || string(c.Checkpoint()) != string(before) {
 		t.Errorf("Wait = %v, want an error and the old checkpoint", err)
+	}
+}
+
+// A log that had a checkpoint has one: what answers 404 then is not the log, and is not waited for.
+func TestNoCheckpointAnyMore(t *testing.T) {
+	f := newFake(nil)
+	var gone atomic.Bool
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone.Load() && r.URL.Path == "/checkpoint" {
+			http.NotFound(w, r)
+			return
+		}
+		f.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	f.url = srv.URL
+	c := f.client(t)
+	_, s := open(t, c)
+	if err := c.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Append(t.Context(), events(1)...); err != nil {
+		t.Fatal(err)
+	}
+	gone.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Wait(ctx); !errors.Is(err, client.ErrAnswer) || !strings.Contains(err.Error(), "gave up after 4 attempts") || c.Evidence() != nil {
+		t.Errorf("Wait = %v, want it to give up", err)
+	}
+	gone.Store(false)
+	if err := c.Wait(t.Context()); err != nil || c.Pending() != 0 {
+		t.Errorf("Wait = %v, %d pending", err, c.Pending())
+	}
+}
+
+// A request for each event, and a log that publishes late: what that costs grows
+// as the events do, not as their square, which would be half a minute here.
+func TestManyPending(t *testing.T) {
+	n := 150_000
+	if testing.Short() {
+		n = 10_000
+	}
+	prove := func(n int) time.Duration {
+		f := newFake(t)
+		c := f.client(t)
+		for i := range n {
+			entry := strconv.AppendInt(nil, int64(i), 10)
+			c.Acknowledged(f.append(entry), log.LeafHash(entry))
+		}
+		start := time.Now()
+		if err := c.Wait(t.Context()); err != nil || c.Pending() != 0 {
+			t.Errorf("Wait = %v, %d pending", err, c.Pending())
+		}
+		return time.Since(start)
+	}
+	// The machine may be busy with other things: a tenth of the work says how much.
+	few, many := prove(n/10), prove(n)
+	if many > 20*time.Second && many > 30*few {
+		t.Errorf("%d requests took %v to prove, a tenth of them %v", n, many, few)
 	}
 }
 
