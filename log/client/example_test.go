@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
+	"golang.org/x/mod/sumdb/note"
 )
 
 // Move a table and log every step.
@@ -92,29 +94,72 @@ func ExampleNewKey() {
 	// Output: crm-migration 64
 }
 
-// Keep what is not acknowledged, and what a log is caught at.
+// What can come of an append, and what to do then.
 func ExampleStream_Append() {
-	deal := func(err error) string {
+	f := newFake(nil) // a log in memory, which can be made to fail
+	srv := httptest.NewServer(f)
+	defer srv.Close()
+	f.url = srv.URL
+	ctx := context.Background()
+	c, err := client.New(f.config())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	m, err := c.OpenMigration(ctx, "crm-2026", client.MigrationConfig{Streams: []string{"customers"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	s, err := m.OpenStream(ctx, "customers")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	load := func() {
+		placed, err := s.Append(ctx, client.Event{Kind: "migration.load", Payload: []byte(`{"rows":998}`)})
+		fmt.Print(len(placed), " acknowledged; ")
 		var evidence *client.Evidence
 		var refused *client.Refused
 		switch {
 		case errors.As(err, &evidence):
-			// The log contradicts itself. Save it, and stop.
-			return "stop: " + string(evidence.Claim)
+			// The log contradicts itself: keep it with Save, and stop.
+			fmt.Println("caught:", evidence.Claim)
 		case errors.Is(err, client.ErrUnacknowledged):
-			// No answer: Flush, or the next Append, sends the same again.
-			return "flush later"
+			// Nobody knows: Flush, or the next Append before anything else, sends the same again.
+			fmt.Println("in doubt:", s.Unacknowledged())
 		case errors.As(err, &refused):
-			// Nothing of the request is in the log.
-			return "refused: " + refused.Title
+			// Nothing of it is in the log. The stream can go on.
+			fmt.Println("refused:", refused.Title)
+		case err != nil:
+			fmt.Println(err)
+		default:
+			fmt.Println("done")
 		}
-		return "done"
 	}
-	fmt.Println(deal(nil))
-	fmt.Println(deal(&client.Refused{Status: 403, Title: "not permitted"}))
-	fmt.Println(deal(fmt.Errorf("append: %w", client.ErrUnacknowledged)))
+	answer := func(status int, title string) {
+		f.with(func() {
+			f.before = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+				f.problem(w, status, title, "says the example", nil)
+				return true
+			}
+		})
+	}
+	load()
+	answer(http.StatusForbidden, "forbidden")
+	load()
+	answer(http.StatusServiceUnavailable, "read-only")
+	load()
+	f.with(func() { f.before = nil })
+	load() // and what was in doubt
+	f.with(func() {
+		f.receipt = func(r *log.Receipt) note.Signer { r.Leaves[0] ^= 1; return nil }
+	})
+	load()
 	// Output:
-	// done
-	// refused: not permitted
-	// flush later
+	// 1 acknowledged; done
+	// 0 acknowledged; refused: forbidden
+	// 0 acknowledged; in doubt: 1
+	// 2 acknowledged; done
+	// 0 acknowledged; caught: receipt
 }
