@@ -69,12 +69,12 @@ type audit struct {
 // openAudit opens the migration with all its streams. What is to come is
 // announced first: a stream that is left out later leaves a hole that shows.
 func openAudit(ctx context.Context, c connection, name string, streams []string, keep *keeper) (*audit, error) {
-	log, err := c.open()
+	service, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	a := &audit{connection: c, client: log, streams: map[string]*client.Stream{}, keep: keep}
-	if a.migration, err = log.OpenMigration(ctx, name, client.MigrationConfig{Streams: streams}); err != nil {
+	a := &audit{connection: c, client: service, streams: map[string]*client.Stream{}, keep: keep}
+	if a.migration, err = service.OpenMigration(ctx, name, client.MigrationConfig{Streams: streams}); err != nil {
 		return nil, a.caught(err)
 	}
 	a.streams[migrate.Control] = a.migration.Control()
@@ -103,10 +103,8 @@ func (a *audit) Append(ctx context.Context, stream string, events ...migrate.Eve
 func (a *audit) append(ctx context.Context, stream string, events ...client.Event) error {
 	placed, err := a.streams[stream].Append(ctx, events...)
 	a.events += len(placed)
-	if err != nil {
-		return a.caught(err)
-	}
-	return a.keep.placed(placed)
+	// Also of an append that failed half-way, what was acknowledged is in the log.
+	return errors.Join(a.keep.placed(placed), a.caught(err))
 }
 
 // Close ends a stream. The end of the control stream is that of the migration:

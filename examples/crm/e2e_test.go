@@ -5,10 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,5 +203,44 @@ func TestServiceAgainstARealLog(t *testing.T) {
 	crm(exitFailed, with()...)
 	if _, err := os.Stat(filepath.Join(flags[1], "crm-new.db")); err == nil {
 		t.Error("a second migration of the same name was cut over")
+	}
+}
+
+// An append that fails half-way leaves acknowledged events in the log: their
+// entries and receipts are kept like all others.
+func TestWhatIsAcknowledgedIsKeptWhenTheRestFails(t *testing.T) {
+	s := startServer(t)
+	flags := s.admit(t)
+	to, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := httputil.NewSingleHostReverseProxy(to)
+	var posts atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && posts.Add(1) == 4 { // after both openings, and the first hundred events
+			http.Error(w, "not through here", http.StatusForbidden)
+			return
+		}
+		through.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	keep, err := newKeeper(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := openAudit(t.Context(), connection{
+		url: proxy.URL, tokenFile: flags[5], logKeyFile: flags[7], receiptKeyFile: filepath.Join(s.dir, "receipt.vkey"),
+		principal: principal, keyFile: flags[11], checkpointFile: filepath.Join(t.TempDir(), "checkpoint"),
+	}, "half-way", []string{"customers"}, keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *client.Refused
+	if err := a.Append(t.Context(), "customers", slices.Repeat([]migrate.Event{{Kind: "migration.load"}}, 150)...); !errors.As(err, &refused) {
+		t.Errorf("Append = %v, want the refusal", err)
+	}
+	if entries := s.kept(t, keep.dir); len(entries) != 100 || a.events != 100 {
+		t.Errorf("%d entries are kept of %d that were acknowledged, want 100", len(entries), a.events)
 	}
 }
