@@ -188,17 +188,3 @@ func clientCommand(name string, args []string, out, errOut io.Writer, help strin
 	}
 	return exitCode(err)
 }
-
-// remoteCode is the exit code of a server's refusal: what it says is a fact
-// about the request, not a failure to reach it.
-func remoteCode(p *remoteProblem) int {
-	switch {
-	case p.Status == http.StatusBadRequest, p.Status == http.StatusUnauthorized, p.Status == http.StatusForbidden:
-		return exitUsage
-	case p.Status == http.StatusRequestEntityTooLarge:
-		return exitLimit
-	case p.Status >= http.StatusInternalServerError, p.Status == http.StatusTooManyRequests:
-		return exitIO
-	}
-	return exitFailed
-}

@@ -26,7 +26,9 @@ checkpoint what the entries give, the index what it should be, and everything
 erased gone. The server must be stopped. It changes nothing but what a start of
 the server would, too.
 
-Exit code 0: all is well. 1: something is wrong, and printed. 6: it could not be read.
+Exit code 0: all is well. 1: something is wrong, and printed. 4: it is of a version
+that this program does not know. 6: it could not be read to its end. How far it is
+goes to standard error.
 
 Example:
   logserver fsck -config mylog/config.yaml
@@ -47,24 +49,26 @@ Example:
 	}
 	c.rebuild = *rebuild
 	logger := slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	l, err := openLedger(ctx, c, logger)
-	if err != nil {
-		printf(errOut, "logserver: fsck: %v\n", err)
-		if errors.Is(err, disk.ErrLocked) {
-			printf(errOut, "%s\n", "hint: stop the server first")
-			return exitIO
-		}
-		return exitFailed
+	f := &fsck{out: out, errOut: errOut, findings: log.NewFindings(), gone: make(map[uint64]bool), ordered: make(map[uint64]uint64)}
+	f.stage("opening the log")
+	f.l, err = openLedger(ctx, c, logger)
+	if err == nil {
+		err = errors.Join(f.run(ctx), f.l.close())
 	}
-	f := &fsck{l: l, out: out, errOut: errOut, findings: log.NewFindings(), gone: make(map[uint64]bool), ordered: make(map[uint64]uint64)}
-	err = errors.Join(f.run(ctx), l.close())
-	if err != nil {
+	code := exitCode(err)
+	switch code {
+	case exitOK:
+		printf(out, "OK: %d entries, %d payloads, %d erased, tree of size %d, %d index keys\n",
+			f.l.journal.Size(), f.payloads, len(f.gone), f.l.tree.Head().Size, f.keys)
+	case exitFailed:
 		printf(out, "FAIL\n%v\n", err)
-		return exitFailed
+	default:
+		printf(out, "NOT CHECKED\n%v\n", err)
+		if errors.Is(err, disk.ErrLocked) {
+			printf(errOut, "hint: stop the server first\n")
+		}
 	}
-	printf(out, "OK: %d entries, %d payloads, %d erased, tree of size %d, %d index keys\n",
-		l.journal.Size(), f.payloads, len(f.gone), l.tree.Head().Size, f.keys)
-	return exitOK
+	return code
 }
 
 // fsck is one run over a whole log.
@@ -91,8 +95,9 @@ func (f *fsck) run(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%w: %s: %d faults: %v", errCheck, c.ID, c.Count, c.Reasons))
 		}
 	}
+	f.stage("deriving the tiles")
 	if err := f.l.tree.Check(ctx, func(done, total uint64) { f.progress("tiles", done, total) }); err != nil {
-		errs = append(errs, fmt.Errorf("%w: tiles: %w", errCheck, err))
+		errs = append(errs, fault(fmt.Errorf("tiles: %w", err)))
 	}
 	return errors.Join(errs...)
 }
@@ -105,6 +110,7 @@ func (f *fsck) entries(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = check.Close() }() // a scratch folder
+	f.stage("reading the records")
 	size := f.l.journal.Size()
 	audit := log.NewAudit(log.AuditConfig{
 		Origin: f.l.c.Origin, LogKeys: f.l.open.Keys, Has: func(i uint64) bool { return i < size },
@@ -120,6 +126,7 @@ func (f *fsck) entries(ctx context.Context) error {
 	}
 	audit.Finish()
 	f.erasures()
+	f.stage("comparing the index")
 	f.keys, err = check.Compare(ctx, 20, func(d index.Difference) { f.findings.Fail("index", "%s: %s", d.Key, d.Fault) })
 	return err
 }
@@ -186,11 +193,14 @@ func (f *fsck) erasures() {
 	}
 }
 
+// stage tells what comes next: any of it can take minutes.
+func (f *fsck) stage(what string) {
+	f.told = time.Now()
+	printf(f.errOut, "fsck: %s\n", what)
+}
+
 // progress tells how far long work is, every few seconds.
 func (f *fsck) progress(what string, done, total uint64) {
-	if f.told.IsZero() {
-		f.told = time.Now()
-	}
 	if time.Since(f.told) > 2*time.Second {
 		f.told = time.Now()
 		printf(f.errOut, "fsck: %s %d of %d\n", what, done, total)

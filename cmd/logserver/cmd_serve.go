@@ -15,10 +15,7 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/docs/api"
-	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
-	"github.com/pipe-roll/piperoll/log/journal"
-	"github.com/pipe-roll/piperoll/log/tiles"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -270,27 +267,3 @@ func listen(addr, dir, name string) (net.Listener, error) {
 	}
 	return l, nil
 }
-
-// errUsage marks mistakes of the caller of a command.
-var errUsage = errors.New("usage")
-
-// exitCode maps an error to the contract's exit codes.
-func exitCode(err error) int {
-	var refused *remoteProblem
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &refused):
-		return remoteCode(refused)
-	case errors.Is(err, errCheck), errors.Is(err, tiles.ErrRefused), errors.Is(err, journal.ErrCorrupt):
-		return exitFailed
-	case errors.Is(err, errUsage), errors.Is(err, log.ErrMalformed):
-		return exitUsage
-	case errors.Is(err, log.ErrVersion):
-		return exitVersion
-	}
-	return exitIO
-}
-
-// errCheck means that a check found something wrong.
-var errCheck = errors.New("check failed")

@@ -73,7 +73,7 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 	l = &ledger{c: c, logger: logger, access: newAccess(time.Now)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.close())
+			err = errors.Join(fault(err), l.close())
 		}
 	}()
 	if l.lock, err = disk.OS().Lock(filepath.Join(c.DataDir, "lock")); err != nil {
