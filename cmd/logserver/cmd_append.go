@@ -166,6 +166,15 @@ func (r *remote) search(ctx context.Context, filters url.Values, each func(found
 	}
 }
 
+// parse parses what a log found.
+func (f foundJSON) parse() (log.Entry, error) {
+	e, err := log.ParseEntry(f.Entry)
+	if err != nil {
+		err = fmt.Errorf("%w: entry %d: %w", errCheck, f.Index, err)
+	}
+	return e, err
+}
+
 func cmdProve(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {
 	var r remote
 	var index, from, to int64
@@ -174,12 +183,16 @@ func cmdProve(ctx context.Context, args []string, out, errOut io.Writer, _ io.Re
        logserver prove -url URL -token-file FILE -from OLD -to NEW [-out FILE]
 
 Fetches the proof that an entry is under the published checkpoint, or that the
-tree of one size extends that of another, checks it, and writes it. A proof of
-inclusion is what verifier proof takes, with the entry.
+tree of one published checkpoint extends that of another, by their sizes; checks
+it with the log's key; and writes it. A proof of inclusion is what verifier proof
+takes, with the entry.
+
+Exit code 1: the proof does not hold, and is not written. 3: it holds, but without
+-log-vkey nobody knows whose checkpoint it is; or there is no such checkpoint.
 
 Examples:
-  logserver prove -url $URL -token-file auditor.token -index 4 -entry-out 4.json -out 4.tlog-proof
-  logserver prove -url $URL -token-file auditor.token -from 100 -to 2000
+  logserver prove -url $URL -token-file auditor.token -log-vkey log.vkey -index 4 -entry-out 4.json -out 4.tlog-proof
+  logserver prove -url $URL -token-file auditor.token -log-vkey log.vkey -from 100 -to 2000
 `, &r, func(fs *flag.FlagSet) {
 		fs.Int64Var(&index, "index", -1, "`index` of the entry")
 		fs.Int64Var(&from, "from", -1, "older `size`")
@@ -190,28 +203,42 @@ Examples:
 		var proof []byte
 		var err error
 		switch {
-		case fs.NArg() != 0, (index < 0) == (from < 0 || to < 0):
-			return fmt.Errorf("%w: want -index, or -from and -to", errUsage)
+		case fs.NArg() != 0, (index < 0) == (from < 0 || to < from):
+			return fmt.Errorf("%w: want -index, or -from and -to, which is not less", errUsage)
 		case index >= 0:
 			proof, err = r.proveEntry(ctx, uint64(index), entryFile)
 		default:
-			if proof, err = r.get(ctx, fmt.Sprintf("/v1/proofs/consistency/%d/%d", from, to)); err == nil {
-				_, err = log.ParseConsistencyProof(proof)
-			}
+			proof, err = r.proveGrowth(ctx, uint64(from), uint64(to))
 		}
 		if err != nil {
 			return err
 		}
 		if file == "" {
 			_, err = out.Write(proof)
+		} else {
+			err = os.WriteFile(file, proof, 0o644)
+		}
+		if err != nil {
 			return err
 		}
-		return os.WriteFile(file, proof, 0o644)
+		return r.established()
 	})
 }
 
+func (r *remote) proveGrowth(ctx context.Context, from, to uint64) ([]byte, error) {
+	old, err := r.published(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	next, err := r.published(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return r.consistency(ctx, old, next)
+}
+
 func (r *remote) proveEntry(ctx context.Context, index uint64, entryFile string) ([]byte, error) {
-	b, _, err := r.entry(ctx, index)
+	b, e, err := r.entry(ctx, index)
 	if err != nil {
 		return nil, err
 	}
@@ -222,6 +249,9 @@ func (r *remote) proveEntry(ctx context.Context, index uint64, entryFile string)
 	c, err := r.checkpoint(signed)
 	if err != nil {
 		return nil, err
+	}
+	if e.Event.Log != c.Origin {
+		return nil, fmt.Errorf("%w: entry %d is of log %q, the checkpoint of %q", errCheck, index, e.Event.Log, c.Origin)
 	}
 	p, err := r.inclusion(ctx, c.Head, index, log.LeafHash(b))
 	if err != nil {

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -33,9 +36,10 @@ const answerMaxBytes = 64 << 20
 
 // A remote is a log as its clients see it.
 type remote struct {
-	url, tokenFile, vkeyFile string
+	url, tokenFile, vkeyFile  string
+	caFile, certFile, keyFile string
 
-	token string
+	token string        // "": none is sent
 	vkey  note.Verifier // nil: signatures of checkpoints are not checked
 	http  *http.Client
 }
@@ -44,7 +48,10 @@ type remote struct {
 func (r *remote) flags(fs *flag.FlagSet) {
 	fs.StringVar(&r.url, "url", "", "`address` of the log, such as https://log.example.com")
 	fs.StringVar(&r.tokenFile, "token-file", "", "`file` with the access token")
-	fs.StringVar(&r.vkeyFile, "log-vkey", "", "`file` with the log's public key; without it, checkpoints' signatures are left to the verifier")
+	fs.StringVar(&r.vkeyFile, "log-vkey", "", "`file` with the log's public key; without it nobody checks who signed a checkpoint, and what needs one ends with exit code 3")
+	fs.StringVar(&r.caFile, "ca", "", "`file` with the certificates, in PEM, that the server's must lead to; default the system's")
+	fs.StringVar(&r.certFile, "cert", "", "`file` with a client certificate, in PEM, for a server that wants one")
+	fs.StringVar(&r.keyFile, "key", "", "`file` with the client certificate's private key, in PEM")
 }
 
 // open reads the files that the flags name.
@@ -58,9 +65,11 @@ func (r *remote) open() error {
 	}
 	r.token = strings.TrimSpace(string(token))
 	r.url = strings.TrimSuffix(r.url, "/")
-	r.http = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: exportWorkers, ForceAttemptHTTP2: true,
-	}}
+	t, err := r.tls()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	r.http = newHTTPClient(t, http.ProxyFromEnvironment)
 	if r.vkeyFile == "" {
 		return nil
 	}
@@ -72,6 +81,42 @@ func (r *remote) open() error {
 		return fmt.Errorf("%w: log's key in %s: %w", errUsage, r.vkeyFile, err)
 	}
 	return nil
+}
+
+// tls is how the server is known, and how it knows the client.
+func (r *remote) tls() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if r.caFile != "" {
+		pem, err := os.ReadFile(r.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("read -ca: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read -ca: %s has no certificate in PEM", r.caFile)
+		}
+	}
+	if r.certFile == "" && r.keyFile == "" {
+		return c, nil
+	}
+	cert, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read -cert and -key, which go together: %w", err)
+	}
+	c.Certificates = []tls.Certificate{cert}
+	return c, nil
+}
+
+// newHTTPClient is a client that follows no redirects: the token goes where it
+// was meant to go.
+func newHTTPClient(t *tls.Config, proxy func(*http.Request) (*url.URL, error)) *http.Client {
+	return &http.Client{
+		Timeout: 2 * time.Minute,
+		Transport: &http.Transport{
+			Proxy: proxy, MaxIdleConnsPerHost: exportWorkers, ForceAttemptHTTP2: true, TLSClientConfig: t,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // A remoteProblem is what a server answers instead of what was asked.
@@ -90,7 +135,9 @@ func (r *remote) do(ctx context.Context, method, path, contentType string, body 
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
-	req.Header.Set("Authorization", bearer+r.token)
+	if r.token != "" {
+		req.Header.Set("Authorization", bearer+r.token)
+	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
@@ -103,7 +150,7 @@ func (r *remote) do(ctx context.Context, method, path, contentType string, body 
 		return nil, nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	if len(b) > answerMaxBytes {
-		return nil, nil, fmt.Errorf("%s %s: the answer has more than %d bytes", method, path, answerMaxBytes)
+		return nil, nil, fmt.Errorf("%w: %s %s: the answer has more than %d bytes", log.ErrLimit, method, path, answerMaxBytes)
 	}
 	if resp.StatusCode >= 300 {
 		p := &remoteProblem{what: method + " " + path}
@@ -121,19 +168,67 @@ func (r *remote) get(ctx context.Context, path string) ([]byte, error) {
 }
 
 // checkpoint parses a signed checkpoint, and verifies it if the key is known.
-func (r *remote) checkpoint(signed []byte) (log.Checkpoint, error) {
+func (r *remote) checkpoint(signed []byte) (c log.Checkpoint, err error) {
 	if r.vkey != nil {
-		c, err := log.OpenCheckpoint(signed, r.vkey)
-		if err != nil {
-			return c, fmt.Errorf("%w: %w", errCheck, err)
+		c, err = log.OpenCheckpoint(signed, r.vkey)
+	} else {
+		text, _, _ := bytes.Cut(signed, []byte("\n\n"))
+		if err = log.CheckNote(signed); err == nil {
+			c, err = log.ParseCheckpoint(string(text) + "\n")
 		}
-		return c, nil
 	}
-	text, _, ok := bytes.Cut(signed, []byte("\n\n"))
-	if !ok {
-		return log.Checkpoint{}, fmt.Errorf("%w: the checkpoint has no signature", errCheck)
+	if err != nil {
+		return c, fmt.Errorf("%w: %w", errCheck, err)
 	}
-	return log.ParseCheckpoint(string(text) + "\n")
+	return c, nil
+}
+
+// established says whether checkpoints were held to the log's own key.
+func (r *remote) established() error {
+	if r.vkey == nil {
+		return fmt.Errorf("%w: nobody checked who signed the checkpoint; give the log's key with -log-vkey, or run verifier with a policy", errNotEstablished)
+	}
+	return nil
+}
+
+// published fetches the checkpoint that the log published at a size.
+func (r *remote) published(ctx context.Context, size uint64) (log.Checkpoint, error) {
+	signed, err := r.get(ctx, fmt.Sprintf("/checkpoint/%d", size))
+	var refused *remoteProblem
+	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+		return log.Checkpoint{}, fmt.Errorf("%w: the log published no checkpoint of size %d; give the size of one that you have", errNotEstablished, size)
+	}
+	if err != nil {
+		return log.Checkpoint{}, err
+	}
+	c, err := r.checkpoint(signed)
+	if err == nil && c.Size != size {
+		err = fmt.Errorf("%w: asked for the checkpoint of size %d, the log answers with that of size %d", errCheck, size, c.Size)
+	}
+	return c, err
+}
+
+// consistency fetches the proof that the tree of a checkpoint extends that of
+// an older one, and checks it.
+func (r *remote) consistency(ctx context.Context, old, next log.Checkpoint) ([]byte, error) {
+	b, err := r.get(ctx, fmt.Sprintf("/v1/proofs/consistency/%d/%d", old.Size, next.Size))
+	if err != nil {
+		return nil, err
+	}
+	p, err := log.ParseConsistencyProof(b)
+	switch {
+	case err != nil:
+	case p.Origin != old.Origin || p.Origin != next.Origin:
+		err = fmt.Errorf("it is of log %q, the checkpoints of %q and %q", p.Origin, old.Origin, next.Origin)
+	case p.Old != old.Size || p.New != next.Size:
+		err = fmt.Errorf("it is from size %d to %d", p.Old, p.New)
+	default:
+		err = log.CheckConsistency(old.Head, next.Head, p.Path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: consistency proof from size %d to %d: %w", errCheck, old.Size, next.Size, err)
+	}
+	return b, nil
 }
 
 // entry fetches an entry's bytes and parses them.
@@ -157,11 +252,14 @@ func (r *remote) inclusion(ctx context.Context, head log.Head, index uint64, lea
 		return log.InclusionProof{}, err
 	}
 	p, err := log.ParseInclusionProof(b)
+	if err == nil && p.Index != index {
+		err = fmt.Errorf("it is of entry %d", p.Index)
+	}
 	if err == nil {
 		err = log.CheckInclusion(head, index, leaf, p.Path)
 	}
-	if err != nil || p.Index != index {
-		return p, fmt.Errorf("%w: proof of entry %d: %w", errCheck, index, errors.Join(err))
+	if err != nil {
+		return p, fmt.Errorf("%w: proof of entry %d: %w", errCheck, index, err)
 	}
 	return p, nil
 }

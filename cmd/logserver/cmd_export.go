@@ -18,18 +18,16 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/disk"
 	"golang.org/x/sync/errgroup"
 )
 
 // exportWorkers is how many entries an export fetches at once.
 const exportWorkers = 16
 
-// judgingKinds are the log's own entries that an auditor needs to judge
-// others: its keys, submitters' keys, refusals that took a seq, erasures.
-var judgingKinds = []string{
-	"log.open", "log.semantics", "key.registered", "key.revoked", "log.refused", "payload.erased", "stream.abandoned",
-	"access.token.created", "access.token.revoked",
-}
+// judgingKinds are the log's own entries that an auditor needs to judge others,
+// beside the control entries: refusals that took a seq, and erasures.
+var judgingKinds = []string{"log.refused", "payload.erased", "stream.abandoned"}
 
 func cmdExport(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {
 	x := export{errOut: errOut}
@@ -39,8 +37,10 @@ Writes a directory that verifier verify checks offline: the entries of
 migrations, or of a range of indexes, with the log's own entries that are needed
 to judge them; a proof of each under one checkpoint; the payloads, where the
 token's principal may read them and they are not erased. Every payload that is
-read is an entry of the log. All that is written is checked first. -since adds
-the proof that the checkpoint extends one that an auditor has pinned.
+read is an entry of the log. All that is written is checked first, with the log's
+key. -since adds the proof that the checkpoint extends one that an auditor has
+pinned. The directory is there when it is whole, and durable; what an export that
+was cut off left in DIR.part is removed by the next.
 
 Example:
   logserver export -url $URL -token-file auditor.token -log-vkey log.vkey -migration crm-2026 -out evidence
@@ -66,7 +66,10 @@ Example:
 		n, err := x.run(ctx)
 		if err == nil {
 			_, err = fmt.Fprintf(out, "%s: %d entries, each proven under checkpoint of size %d; %d payloads, %d withheld, %d erased\n",
-				x.dir, n, x.head.Size, x.payloads.Load(), x.withheld.Load(), x.erased.Load())
+				x.dir, n, x.next.Size, x.payloads.Load(), x.withheld.Load(), x.erased.Load())
+		}
+		if err == nil {
+			err = x.established()
 		}
 		return err
 	})
@@ -82,44 +85,76 @@ type export struct {
 	since      []uint64
 	noPayloads bool
 
-	checkpointNote []byte
-	head           log.Head
-	origin         string
+	note []byte         // the checkpoint that all is proven under
+	next log.Checkpoint // what it says
 
 	done, payloads, withheld, erased atomic.Uint64
 }
 
-// run makes the directory beside its place, and moves it there when whole.
+// run makes the directory beside its place, in this order:
+//
+//	files written and durable -> folders durable -> moved to its place -> that durable
+//
+// So a directory that is there is whole, whenever the power fails.
 func (x *export) run(ctx context.Context) (n int, err error) {
-	if _, err := os.Lstat(x.dir); !errors.Is(err, os.ErrNotExist) {
+	x.dir = filepath.Clean(x.dir)
+	x.part = x.dir + ".part"
+	if _, err := os.Lstat(x.dir); err == nil {
 		return 0, fmt.Errorf("%w: %s is there already", errUsage, x.dir)
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	if err := x.clear(); err != nil {
+		return 0, err
 	}
 	indexes, err := x.indexes(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if len(indexes) == 0 {
-		return 0, fmt.Errorf("%w: the log has no such entries", errCheck)
+	if err := x.make(ctx, indexes); err != nil {
+		return 0, errors.Join(err, os.RemoveAll(x.part))
 	}
-	if err := x.awaitCheckpoint(ctx, indexes[len(indexes)-1]+1); err != nil {
-		return 0, err
+	return len(indexes), disk.OS().SyncDir(filepath.Dir(x.dir))
+}
+
+// clear removes what an export that was cut off has left, if it is that.
+func (x *export) clear() error {
+	names, err := os.ReadDir(x.part)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	x.part = filepath.Clean(x.dir) + ".part"
-	if err := os.RemoveAll(x.part); err != nil {
-		return 0, err
+	if err != nil {
+		return err
 	}
-	for _, folder := range log.ExportFolders() {
+	known := append(log.ExportFolders(), log.ExportFile{Kind: log.ExportCheckpoint}.Name())
+	for _, n := range names {
+		if !slices.Contains(known, n.Name()) {
+			return fmt.Errorf("%w: %s is in the way, and is not what an export leaves (it has %s): move it away", errUsage, x.part, n.Name())
+		}
+	}
+	printf(x.errOut, "export: begins anew, without what one that was cut off left in %s\n", x.part)
+	return os.RemoveAll(x.part)
+}
+
+func (x *export) make(ctx context.Context, indexes []uint64) error {
+	folders := append(log.ExportFolders(), ".")
+	for _, folder := range folders {
 		if err := os.MkdirAll(filepath.Join(x.part, folder), 0o755); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := x.fill(ctx, indexes); err != nil {
-		return 0, errors.Join(err, os.RemoveAll(x.part))
+		return err
 	}
-	return len(indexes), os.Rename(x.part, x.dir)
+	for _, folder := range folders {
+		if err := disk.OS().SyncDir(filepath.Join(x.part, folder)); err != nil {
+			return err
+		}
+	}
+	return os.Rename(x.part, x.dir)
 }
 
-// indexes finds what to export, in ascending order.
+// indexes finds what to export, in ascending order, and the checkpoint for it.
 func (x *export) indexes(ctx context.Context) ([]uint64, error) {
 	set := make(map[uint64]bool)
 	collect := func(filter, value string) error {
@@ -137,14 +172,43 @@ func (x *export) indexes(ctx context.Context) ([]uint64, error) {
 		}
 	}
 	if len(set) == 0 {
-		return nil, nil
+		return nil, fmt.Errorf("%w: the log has no such entries", errCheck)
 	}
 	for _, kind := range judgingKinds {
 		if err := collect("kind", kind); err != nil {
 			return nil, err
 		}
 	}
+	if err := x.awaitCheckpoint(ctx, slices.Max(slices.Collect(maps.Keys(set)))+1); err != nil {
+		return nil, err
+	}
+	if err := x.controls(ctx, set); err != nil {
+		return nil, err
+	}
 	return slices.Sorted(maps.Keys(set)), nil
+}
+
+// controls adds every control entry under the checkpoint. It goes from the last
+// entry back by as_of, which names the control entry before: so none is left
+// out, of whatever kind, and an auditor's history of keys has no gap.
+func (x *export) controls(ctx context.Context, set map[uint64]bool) error {
+	for i, named := x.next.Size-1, false; ; named = true {
+		_, e, err := x.entry(ctx, i)
+		if err != nil {
+			return err
+		}
+		control := log.Control(e.Event.Kind)
+		switch {
+		case named && !control, i > 0 && e.Log.AsOf >= i:
+			return fmt.Errorf("%w: entry %d, of kind %s and as of %d, breaks the chain of control entries", errCheck, i, e.Event.Kind, e.Log.AsOf)
+		case control:
+			set[i] = true
+		}
+		if i == 0 {
+			return nil
+		}
+		i = e.Log.AsOf
+	}
 }
 
 // awaitCheckpoint takes the first published checkpoint that covers size.
@@ -160,7 +224,7 @@ func (x *export) awaitCheckpoint(ctx context.Context, size uint64) error {
 			return err
 		}
 		if c.Size >= size {
-			x.checkpointNote, x.head, x.origin = signed, c.Head, c.Origin
+			x.note, x.next = signed, c
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -176,18 +240,19 @@ func (x *export) awaitCheckpoint(ctx context.Context, size uint64) error {
 
 // fill writes every file of the directory.
 func (x *export) fill(ctx context.Context, indexes []uint64) error {
-	if err := x.write(log.ExportFile{Kind: log.ExportCheckpoint}, x.checkpointNote); err != nil {
+	if err := x.write(log.ExportFile{Kind: log.ExportCheckpoint}, x.note); err != nil {
 		return err
 	}
-	for _, old := range x.since {
-		b, err := x.get(ctx, fmt.Sprintf("/v1/proofs/consistency/%d/%d", old, x.head.Size))
+	for _, size := range x.since {
+		old, err := x.published(ctx, size)
 		if err != nil {
 			return err
 		}
-		if _, err := log.ParseConsistencyProof(b); err != nil {
-			return fmt.Errorf("%w: %w", errCheck, err)
+		b, err := x.consistency(ctx, old, x.next)
+		if err != nil {
+			return err
 		}
-		if err := x.write(log.ExportFile{Kind: log.ExportConsistency, Number: old}, b); err != nil {
+		if err := x.write(log.ExportFile{Kind: log.ExportConsistency, Number: size}, b); err != nil {
 			return err
 		}
 	}
@@ -225,14 +290,14 @@ func (x *export) entryFiles(ctx context.Context, i uint64) error {
 	if err != nil {
 		return err
 	}
-	if e.Event.Log != x.origin {
-		return fmt.Errorf("%w: entry %d is of log %q, the checkpoint of %q", errCheck, i, e.Event.Log, x.origin)
+	if e.Event.Log != x.next.Origin {
+		return fmt.Errorf("%w: entry %d is of log %q, the checkpoint of %q", errCheck, i, e.Event.Log, x.next.Origin)
 	}
-	p, err := x.inclusion(ctx, x.head, i, log.LeafHash(b))
+	p, err := x.inclusion(ctx, x.next.Head, i, log.LeafHash(b))
 	if err != nil {
 		return err
 	}
-	p.Checkpoint = x.checkpointNote
+	p.Checkpoint = x.note
 	if err := x.write(log.ExportFile{Kind: log.ExportEvent, Number: i}, b); err != nil {
 		return err
 	}
@@ -274,5 +339,5 @@ func (x *export) payloadFiles(ctx context.Context, i uint64, ref log.Ref) error 
 }
 
 func (x *export) write(f log.ExportFile, b []byte) error {
-	return os.WriteFile(filepath.Join(x.part, filepath.FromSlash(f.Path())), b, 0o644)
+	return writeNew(filepath.Join(x.part, filepath.FromSlash(f.Path())), b, 0o644)
 }

@@ -134,7 +134,7 @@ func (r *remote) sendJSON(ctx context.Context, out io.Writer, method, path strin
 func (r *remote) listKeys(ctx context.Context, out io.Writer) error {
 	revoked := make(map[string]uint64)
 	err := r.search(ctx, url.Values{"kind": {"key.revoked"}}, func(item foundJSON) (bool, error) {
-		e, err := log.ParseEntry(item.Entry)
+		e, err := item.parse()
 		for _, o := range e.Event.Objects {
 			if o.Role == "key" {
 				revoked[o.Name] = item.Index
@@ -146,7 +146,7 @@ func (r *remote) listKeys(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	return r.search(ctx, url.Values{"kind": {"key.registered"}}, func(item foundJSON) (bool, error) {
-		e, err := log.ParseEntry(item.Entry)
+		e, err := item.parse()
 		if err != nil {
 			return false, err
 		}
