@@ -70,6 +70,7 @@ func serve(ctx context.Context, c Config, logger *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = os.Remove(filepath.Join(c.dir, "addr")) }() // nobody is to be asked there any more
 	srv, err := h.server(c)
 	if err != nil {
 		return errors.Join(err, listener.Close())

@@ -1,29 +1,31 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
 )
 
 func cmdToken(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {
-	fs := newFlags("token", errOut, `logserver token -config FILE -principal NAME -role ROLE [-grant PERMISSION]… [-days N]
+	fs := newFlags("token", errOut, `logserver token -config FILE [-log NAME] -principal NAME -role ROLE [-grant PERMISSION]… [-days N]
 
 Makes an access token and prints it; the log keeps only its hash. Works while
-the server runs and while it does not.
+the server runs and while it does not. Of a log that another's server hosts, give
+the configuration of that server, and the log's name there as -log.
 
 Roles: `+roleNames()+`.
 Extra permissions: `+string(permAppendUnsigned)+` lets a client without a key, such as curl, append;
@@ -33,7 +35,8 @@ Examples:
   logserver token -config mylog/config.yaml -principal crm-migrator -role migration-service > crm.token
   logserver token -config mylog/config.yaml -principal curl -role migration-service -grant log:append-unsigned
 `)
-	config := fs.String("config", "", "configuration `file`")
+	var at place
+	at.flags(fs)
 	var req tokenRequest
 	fs.StringVar(&req.Principal, "principal", "", "who the token is for, a `name`")
 	fs.StringVar(&req.Role, "role", "", "what they may do, a `role`")
@@ -45,12 +48,12 @@ Examples:
 	if code, done := parseFlags(fs, args, out); done {
 		return code
 	}
-	if *config == "" || req.Principal == "" || req.Role == "" || fs.NArg() != 0 {
+	if at.config == "" || req.Principal == "" || req.Role == "" || fs.NArg() != 0 {
 		fs.Usage()
 		return exitUsage
 	}
 	var a tokenAnswer
-	err := onLog(ctx, *config, errOut, "POST", "/v1/access/tokens", req, &a, func(ctx context.Context, l *ledger) (err error) {
+	err := at.do(ctx, errOut, "/v1/access/tokens", req, &a, func(ctx context.Context, l *ledger) (err error) {
 		a, err = l.createToken(ctx, "admin", "log", req)
 		return err
 	})
@@ -65,17 +68,19 @@ Examples:
 }
 
 func cmdKey(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {
-	const help = `logserver key add -config FILE -principal NAME -vkey VKEY [-proof BASE64]
+	const help = `logserver key add -config FILE [-log NAME] -principal NAME -vkey VKEY [-proof BASE64]
 
 Registers a submitter's public key, as a logged event: from then on tails that
 it signs in the principal's streams are taken. Works while the server runs and
-while it does not. Make a key with: logserver keys new
+while it does not. Of a log that another's server hosts, give the configuration of
+that server, and the log's name there as -log. Make a key with: logserver keys new
 
 Example:
   logserver key add -config mylog/config.yaml -principal crm-migrator -vkey "$(cat crm.vkey)"
 `
 	fs := newFlags("key", errOut, help)
-	config := fs.String("config", "", "configuration `file`")
+	var at place
+	at.flags(fs)
 	var req keyRequest
 	fs.StringVar(&req.Principal, "principal", "", "whose key it is, a `name`")
 	fs.StringVar(&req.VKey, "vkey", "", "public `key`, as NAME+HASH+BASE64 (c2sp.org/signed-note)")
@@ -91,12 +96,12 @@ Example:
 	if code, done := parseFlags(fs, args, out); done {
 		return code
 	}
-	if verb != "add" || *config == "" || req.Principal == "" || req.VKey == "" || fs.NArg() != 0 {
+	if verb != "add" || at.config == "" || req.Principal == "" || req.VKey == "" || fs.NArg() != 0 {
 		fs.Usage()
 		return exitUsage
 	}
 	var a keyAnswer
-	err := onLog(ctx, *config, errOut, "POST", "/v1/keys", req, &a, func(ctx context.Context, l *ledger) (err error) {
+	err := at.do(ctx, errOut, "/v1/keys", req, &a, func(ctx context.Context, l *ledger) (err error) {
 		a, err = l.registerKey(ctx, "admin", "log", req)
 		return err
 	})
@@ -108,10 +113,39 @@ Example:
 	return exitOK
 }
 
-// onLog does something to a log that may be served or not: if a server has it,
-// the request goes there with the administrator's token; else f does it here.
-func onLog(ctx context.Context, config string, errOut io.Writer, method, path string, req, answer any, f func(context.Context, *ledger) error) error {
-	c, err := readConfig(config)
+// A place is where on this machine a log is.
+type place struct {
+	config string // file of the server
+	log    string // name under which the server hosts it; "" for the server's own
+}
+
+func (p *place) flags(fs *flag.FlagSet) {
+	fs.StringVar(&p.config, "config", "", "configuration `file`")
+	fs.StringVar(&p.log, "log", "", "`name` of one of the logs that the configuration lists under logs")
+}
+
+// open reads the configuration of the server and of the log.
+func (p *place) open() (server, c Config, err error) {
+	server, err = readConfig(p.config)
+	if err != nil || p.log == "" {
+		return server, server, err
+	}
+	i := slices.IndexFunc(server.Logs, func(h HostedLog) bool { return h.Name == p.log })
+	if i < 0 {
+		return server, c, fmt.Errorf("configuration %s hosts no log %q", p.config, p.log)
+	}
+	file := server.Logs[i].Config
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(server.dir, file)
+	}
+	c, err = readConfig(file)
+	return server, c, err
+}
+
+// do does something to a log that may be served or not: if a server has it, the
+// request goes there with the administrator's token; else f does it here.
+func (p *place) do(ctx context.Context, errOut io.Writer, path string, req, answer any, f func(context.Context, *ledger) error) error {
+	server, c, err := p.open()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -120,56 +154,63 @@ func onLog(ctx context.Context, config string, errOut io.Writer, method, path st
 	if !errors.Is(err, disk.ErrLocked) {
 		return err
 	}
-	return askServer(ctx, c, method, path, req, answer)
-}
-
-func askServer(ctx context.Context, c Config, method, path string, req, answer any) error {
-	token, err := os.ReadFile(filepath.Join(c.dir, "admin.token"))
+	r, err := p.server(ctx, server, c)
 	if err != nil {
-		return fmt.Errorf("the log is being served, and asking the server needs the administrator's token: %w", err)
-	}
-	addr, err := os.ReadFile(filepath.Join(c.dir, "addr"))
-	if err != nil {
-		return fmt.Errorf("the log is in use, but where is not known: %w", err)
-	}
-	client, scheme, err := localClient(c)
-	if err != nil {
-		return err
+		return fmt.Errorf("the log is in use, and its server is not to be asked: %w", err)
 	}
 	body, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, scheme+"://"+string(trimLine(addr))+path, bytes.NewReader(body))
+	b, _, err := r.do(ctx, http.MethodPost, path, "application/json", body)
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	r.Header.Set("Authorization", bearer+string(trimLine(token)))
-	r.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(r)
-	if err != nil {
-		return fmt.Errorf("ask the server: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }() // nothing depends on it
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("read the server's answer: %w", err)
-	}
-	if resp.StatusCode >= 300 {
-		var p problem
-		if json.Unmarshal(b, &p) == nil && p.Detail != "" {
-			return fmt.Errorf("%w: the server says: %s", errUsage, p.Detail)
-		}
-		return fmt.Errorf("the server says: %s: %s", resp.Status, strings.TrimSpace(string(b)))
+		return err
 	}
 	return json.Unmarshal(b, answer)
 }
 
+// server finds the log's server. The file addr may be an old one, and somebody
+// else listen there: the token is for a server that shows a checkpoint of this
+// log's key, and for no other.
+func (p *place) server(ctx context.Context, server, c Config) (*remote, error) {
+	addr, err := os.ReadFile(filepath.Join(server.dir, "addr"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w; if another log's server hosts it, give that one's -config, and -log NAME", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	client, scheme, err := localClient(server)
+	if err != nil {
+		return nil, err
+	}
+	r := &remote{url: scheme + "://" + string(trimLine(addr)), http: client}
+	if p.log != "" {
+		r.url += "/logs/" + p.log
+	}
+	key, err := readKey(c.CheckpointKey, c.Origin)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := r.get(ctx, "/checkpoint/signed")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := log.OpenCheckpoint(signed, key.verifier); err != nil {
+		return nil, fmt.Errorf("%w: %s, which %s names, is not this log: %w", errCheck, r.url, filepath.Join(server.dir, "addr"), err)
+	}
+	token, err := os.ReadFile(filepath.Join(c.dir, "admin.token"))
+	if err != nil {
+		return nil, fmt.Errorf("asking it needs the administrator's token: %w", err)
+	}
+	r.token = string(trimLine(token))
+	return r, nil
+}
+
 // localClient trusts exactly the certificate that the server here is configured with.
 func localClient(c Config) (*http.Client, string, error) {
-	client := &http.Client{Timeout: 30 * time.Second}
 	if c.TLS.Cert == "" {
-		return client, "http", nil
+		return newHTTPClient(nil, nil), "http", nil
 	}
 	pem, err := os.ReadFile(c.TLS.Cert)
 	if err != nil {
@@ -187,8 +228,7 @@ func localClient(c Config) (*http.Client, string, error) {
 	if len(cert.Leaf.DNSNames) > 0 {
 		name = cert.Leaf.DNSNames[0]
 	}
-	client.Transport = &http.Transport{TLSClientConfig: &tls.Config{
+	return newHTTPClient(&tls.Config{
 		RootCAs: pool, ServerName: name, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
-	}}
-	return client, "https", nil
+	}, nil), "https", nil
 }
