@@ -265,7 +265,7 @@ func TestRefusalsAreInTheLogWithoutTheirText(t *testing.T) {
 	auditor := r.token("auditor", "auditor")
 	before := r.size()
 	for range 5 {
-		r.do("POST", "/v1/events", auditor, "application/json", []byte(`{"event":{"kind":"x.secret","migration":"m9"}}`)).want(403, "forbidden")
+		r.do("POST", "/v1/events", auditor, "application/json", []byte(`{"event":{"kind":"x.secret","migration":"m9-secret"}}`)).want(403, "forbidden")
 	}
 	r.do("POST", "/v1/access/tokens", auditor, "application/json", []byte(`{"principal":"eve","role":"admin"}`)).want(403, "forbidden")
 	if n := r.size() - before; n != 2 {
@@ -277,7 +277,7 @@ func TestRefusalsAreInTheLogWithoutTheirText(t *testing.T) {
 	r.get("/v1/events?kind=log.refused", r.admin).want(200, "").into(&page)
 	counts := uint64(0)
 	for _, item := range page.Items {
-		if bytes.Contains(item.Entry, []byte("m9")) {
+		if bytes.Contains(item.Entry, []byte("m9-secret")) {
 			t.Errorf("a refusal repeats the request: %s", item.Entry)
 		}
 		a := r.get(fmt.Sprintf("/v1/payloads/%d", item.Index), r.admin).want(200, "")
