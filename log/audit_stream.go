@@ -39,7 +39,7 @@ func (a *Audit) stream(x Exhibit, open *StreamOpen) {
 	ended := a.attest(s, x, hash, open)
 	s.Advance(e, hash, x.Index, open, ended)
 	if e.Kind == serverRefused && x.Entry.Log.Attested == AttestedByLog {
-		a.refused(e)
+		a.refused(e, x.Index)
 	}
 }
 
@@ -62,7 +62,7 @@ func (a *Audit) skipTo(s *auditStream, migration string, seq uint64, prev Hash) 
 }
 
 // refused moves the stream whose event was refused: it took its seq.
-func (a *Audit) refused(e Event) {
+func (a *Audit) refused(e Event, index uint64) {
 	r, took := RefusalOf(e)
 	s := a.streams[r.Stream]
 	if !took || s == nil {
@@ -79,7 +79,7 @@ func (a *Audit) refused(e Event) {
 	// The refused event is not at hand, so no later tail reaches those before it.
 	a.unknown += s.pending
 	s.pending = 0
-	s.Refuse(r.Seq, r.Hash)
+	s.Refuse(r.Seq, r.Hash, index)
 	s.tailLost = false // a refusal ends a request too
 }
 

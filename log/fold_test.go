@@ -259,7 +259,7 @@ func TestStreamAgainstModel(t *testing.T) {
 				continue
 			}
 			if rapid.IntRange(0, 4).Draw(t, "refuse") == 0 && seq > 1 {
-				s.Refuse(seq, e.Hash())
+				s.Refuse(seq, e.Hash(), uint64(n))
 				tail = seq
 			} else {
 				var open *StreamOpen
@@ -278,7 +278,7 @@ func TestStreamAgainstModel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s, err = UnmarshalStream(kept); err != nil || s.Seq != seq || s.Hash != e.Hash() || s.TailFirst() != tail+1 || s.Closed != closed {
+			if s, err = UnmarshalStream(kept); err != nil || s.Seq != seq || s.Hash != e.Hash() || s.Index != uint64(n) || s.TailFirst() != tail+1 || s.Closed != closed {
 				t.Fatalf("after seq %d: %+v, %v, want tail from %d, closed %t", seq, s, err, tail+1, closed)
 			}
 		}

@@ -80,9 +80,9 @@ func (s *Stream) Advance(e Event, hash Hash, index uint64, open *StreamOpen, tai
 }
 
 // Refuse moves the stream over a refused event that took its seq: the next
-// event's Prev is that event's hash.
-func (s *Stream) Refuse(seq uint64, hash Hash) {
-	s.Seq, s.Hash, s.Tail = seq, hash, seq
+// event's Prev is that event's hash. The log.refused is placed at index.
+func (s *Stream) Refuse(seq uint64, hash Hash, index uint64) {
+	s.Seq, s.Hash, s.Tail, s.Index = seq, hash, seq, index
 }
 
 // TailFirst is the first seq that the next tail signature covers: the one

@@ -466,7 +466,7 @@ func TestRefusedEventTakesItsSeq(t *testing.T) {
 	for i := range h {
 		h[i] = 0xab
 	}
-	l.stream("x/a").Refuse(3, h)
+	l.stream("x/a").Refuse(3, h, 0)
 	l.send(svc, "x/a", draft{kind: "x.note"})
 	newScene(t, l, "g", l.export()).want(exitOK, "9 events are covered", "1 events: the chain from them")
 

@@ -2,10 +2,8 @@ package index
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -126,10 +124,8 @@ func (x *Index) foldItem(c *changes, it *Item) error {
 	if err := x.foldMigration(it); err != nil {
 		return err
 	}
-	if r, ok := refusal(it.Entry.Event); ok {
-		if err := x.foldRefusal(c, r, it.Index); err != nil {
-			return err
-		}
+	if err := x.foldRefusal(c, it); err != nil {
+		return err
 	}
 	x.fold.post(c, it)
 	return nil
@@ -235,50 +231,22 @@ func (x *Index) foldMigration(it *Item) error {
 	return nil
 }
 
-// foldRefusal moves a stream over a refused event, if that was the next one.
-func (x *Index) foldRefusal(c *changes, r refused, index uint64) error {
-	s, err := x.foldedStream(r.stream)
-	if err != nil || r.seq != s.Seq+1 {
+// foldRefusal moves a stream over a refused event, if that was the next one. An
+// audit takes the same refusals: those that the log made itself, of an open
+// stream that it has seen.
+func (x *Index) foldRefusal(c *changes, it *Item) error {
+	r, took := log.RefusalOf(it.Entry.Event)
+	if !took || it.Entry.Log.Attested != log.AttestedByLog {
+		return nil
+	}
+	s, err := x.foldedStream(r.Stream)
+	if err != nil || s.Seq == 0 || s.Closed || r.Seq != s.Seq+1 {
 		return err
 	}
-	s.Refuse(r.seq, r.hash)
+	s.Refuse(r.Seq, r.Hash, it.Index)
 	x.fold.dirty[s.Name] = s
-	x.fold.place(c, r.stream, r.seq, index)
+	x.fold.place(c, r.Stream, r.Seq, it.Index)
 	return nil
-}
-
-// A refused is a place in a stream that a refused event took.
-type refused struct {
-	stream string
-	seq    uint64
-	hash   log.Hash
-}
-
-// refusal reads the place from a log.refused that names a stream, a seq and an
-// event. One that does not took no place; an audit reads it in the same way.
-func refusal(e log.Event) (refused, bool) {
-	if e.Kind != "log.refused" {
-		return refused{}, false
-	}
-	var r refused
-	var seq, hash string
-	for _, o := range e.Objects {
-		switch o.Role {
-		case "stream":
-			r.stream = o.Name
-		case "seq":
-			seq = o.Name
-		case "event":
-			hash = o.Name
-		}
-	}
-	n, err := strconv.ParseUint(seq, 10, 53)
-	raw, err2 := hex.DecodeString(hash)
-	if r.stream == "" || err != nil || err2 != nil || len(raw) != len(r.hash) {
-		return refused{}, false
-	}
-	r.seq, r.hash = n, log.Hash(raw)
-	return r, true
 }
 
 // post adds the entry to the postings of all its names.

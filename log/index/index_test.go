@@ -2,7 +2,9 @@ package index
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -57,5 +59,61 @@ func TestStory(t *testing.T) {
 	found, next, more, err := x.Search(t.Context(), Query{Object: "row:3", Kind: "migration.", Limit: 10}, o.entry)
 	if err != nil || len(found) != 10 || found[0] != 7 || !more || next != found[9]+1 {
 		t.Errorf("Search() = %v, %d, %v, %v", found, next, more, err)
+	}
+}
+
+// A refusal moves a stream exactly where an audit moves it.
+func TestRefusals(t *testing.T) {
+	refused := log.Hash{0xab}
+	hash := fmt.Sprintf("%x", refused[:])
+	place := func(stream, seq, hash string) []log.Object {
+		return []log.Object{{Name: stream, Role: "stream"}, {Name: seq, Role: "seq"}, {Name: hash, Role: "event"}}
+	}
+	for name, c := range map[string]struct {
+		objects   []log.Object
+		submitted bool
+		moves     bool
+	}{
+		"the next event":       {objects: place("crm/open", "2", hash), moves: true},
+		"with another object":  {objects: append(place("crm/open", "2", hash), log.Object{Name: "row", Role: "about"}), moves: true},
+		"of two streams":       {objects: append(place("crm/open", "2", hash), log.Object{Name: "crm/open", Role: "stream"})},
+		"not the next":         {objects: place("crm/open", "3", hash)},
+		"an earlier one":       {objects: place("crm/open", "1", hash)},
+		"seq with a zero":      {objects: place("crm/open", "02", hash)},
+		"hash in upper case":   {objects: place("crm/open", "2", strings.ToUpper(hash))},
+		"not by the log":       {objects: place("crm/open", "2", hash), submitted: true},
+		"of a closed stream":   {objects: place("crm/closed", "3", hash)},
+		"of an unknown stream": {objects: place("crm/new", "1", hash)},
+		"unknown, second":      {objects: place("crm/new", "2", hash)},
+	} {
+		o := newOrder()
+		for _, stream := range []string{"crm/open", "crm/closed"} {
+			o.add(log.Event{Actor: "ann", Kind: "stream.open", Migration: "crm", Stream: stream}, "mover", log.StreamOpen{Mode: log.ModeLogKept, Owner: "mover"}.Marshal(), 5)
+		}
+		o.add(log.Event{Actor: "ann", Kind: "stream.close", Migration: "crm", Stream: "crm/closed"}, "mover", nil, 5)
+		it := o.add(log.Event{Actor: "log", Kind: "log.refused", Migration: "log", Stream: "log/refusals", Objects: c.objects}, "log", nil, 5)
+		if c.submitted {
+			it.Entry.Log.Attested = ""
+		}
+		x := open(t, t.TempDir())
+		followSome(t, x, o, int(it.Index), 10)
+		stream := c.objects[0].Name
+		was, known, err := x.Stream(stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Apply([]Item{it}); err != nil {
+			t.Fatal(err)
+		}
+		want := was
+		if c.moves {
+			want.Seq, want.Hash, want.Tail, want.Index = 2, refused, 2, it.Index
+		}
+		if got, ok, err := x.Stream(stream); !reflect.DeepEqual(got, want) || ok != known || err != nil {
+			t.Errorf("%s: Stream() = %+v, %v, %v, want %+v", name, got, ok, err, want)
+		}
+		if at, ok, err := x.ByPlace(stream, was.Seq+1); ok != c.moves || ok && at != it.Index || err != nil {
+			t.Errorf("%s: ByPlace() = %d, %v, %v", name, at, ok, err)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -65,14 +66,19 @@ func refusedObjects(rng *rand.Rand, o *order, stream string) []log.Object {
 	if rng.IntN(4) == 0 {
 		seq++
 	}
-	hash := log.Hash{byte(rng.Uint32()), byte(rng.Uint32()), 7}
+	hash := log.Hash{byte(rng.Uint32()), byte(rng.Uint32()), 0xab}
 	objects := []log.Object{
 		{Name: stream, Role: "stream"},
 		{Name: strconv.FormatUint(seq, 10), Role: "seq"},
 		{Name: hex.EncodeToString(hash[:]), Role: "event"},
 	}
-	if rng.IntN(4) == 0 {
+	switch rng.IntN(8) {
+	case 0:
 		return objects[:1]
+	case 1:
+		objects[1].Name = "0" + objects[1].Name
+	case 2:
+		objects[2].Name = strings.ToUpper(objects[2].Name)
 	}
 	return objects
 }
@@ -129,12 +135,9 @@ func (m *model) refuse(objects []log.Object, index uint64) {
 	if err != nil || err2 != nil {
 		panic("bad refusal in test")
 	}
-	s, ok := m.streams[name]
-	if !ok {
-		s = log.NewStream(origin, name)
-	}
-	if seq == s.Seq+1 {
-		s.Refuse(seq, log.Hash(raw))
+	misspelled := objects[1].Name[0] == '0' || objects[2].Name != strings.ToLower(objects[2].Name)
+	if s, seen := m.streams[name]; seen && !misspelled && !s.Closed && seq == s.Seq+1 {
+		s.Refuse(seq, log.Hash(raw), index)
 		m.streams[name] = s
 		m.places[fmt.Sprint(name, " ", seq)] = index
 	}

@@ -61,7 +61,7 @@ func (o *order) add(e log.Event, by string, payload []byte, later uint64) Item {
 		open = &p
 	}
 	s.Advance(e, it.Hash, it.Index, open, entry.Sig != nil || entry.Log.Attested != "")
-	o.refuse(e)
+	o.refuse(e, it.Index)
 	o.items = append(o.items, it)
 	o.texts = append(o.texts, entry.Marshal())
 	close(o.moved)
@@ -70,19 +70,10 @@ func (o *order) add(e log.Event, by string, payload []byte, later uint64) Item {
 }
 
 // refuse moves the stream whose next event e refused.
-func (o *order) refuse(e log.Event) {
-	r, ok := refusal(e)
-	if !ok {
-		return
-	}
-	s := o.streams[r.stream]
-	if s == nil {
-		fresh := log.NewStream(origin, r.stream)
-		s = &fresh
-	}
-	if r.seq == s.Seq+1 {
-		s.Refuse(r.seq, r.hash)
-		o.streams[r.stream] = s
+func (o *order) refuse(e log.Event, index uint64) {
+	r, took := log.RefusalOf(e)
+	if s := o.streams[r.Stream]; took && s != nil && !s.Closed && r.Seq == s.Seq+1 {
+		s.Refuse(r.Seq, r.Hash, index)
 	}
 }
 
