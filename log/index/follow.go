@@ -33,17 +33,21 @@ const (
 )
 
 // Follow folds in the entries of src as they come, until ctx ends or an error
-// stops it. The first thing it does is [Index.CatchUp].
+// stops it. Like [Index.CatchUp] it compares histories first.
 func (x *Index) Follow(ctx context.Context, src Source) error {
-	if err := x.CatchUp(ctx, src); err != nil {
+	if err := x.checkHistory(src); err != nil {
 		return err
 	}
 	for {
-		if err := src.Wait(ctx, x.Cursor()+1); err != nil {
-			return fmt.Errorf("wait for entry %d: %w", x.Cursor(), err)
+		err := x.advance(ctx, src, src.Size())
+		if err == nil {
+			err = src.Wait(ctx, x.Cursor()+1)
+		} else if errors.Is(err, ErrStalled) {
+			// The log's own watermarks make room or stop the log.
+			err = pause(ctx, stalledPeriod)
 		}
-		if err := x.step(ctx, src, src.Size()); err != nil {
-			return err
+		if err != nil {
+			return fmt.Errorf("follow entry %d: %w", x.Cursor(), err)
 		}
 	}
 }
@@ -51,17 +55,22 @@ func (x *Index) Follow(ctx context.Context, src Source) error {
 // CatchUp folds in the entries that src has when it is called. Before that it
 // compares the newest entry followed with src: an index of another history, as
 // after a restore of src from a backup, starts afresh. So answers are those of
-// src once CatchUp has returned.
+// src once CatchUp has returned. [ErrStalled] if the disk does not take them.
 func (x *Index) CatchUp(ctx context.Context, src Source) error {
 	if err := x.checkHistory(src); err != nil {
 		return err
 	}
-	size := src.Size()
+	return x.advance(ctx, src, src.Size())
+}
+
+// advance folds in the entries below size, and reports when it takes long.
+func (x *Index) advance(ctx context.Context, src Source, size uint64) error {
 	began := time.Now()
-	reported := began
-	from := x.Cursor()
-	for x.Cursor() < size {
-		if err := x.step(ctx, src, size); err != nil {
+	for reported := began; x.Cursor() < size; {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("index entry %d: %w", x.Cursor(), err)
+		}
+		if err := x.applyBatch(src, size); err != nil {
 			return err
 		}
 		if time.Since(reported) >= reportPeriod {
@@ -69,23 +78,15 @@ func (x *Index) CatchUp(ctx context.Context, src Source) error {
 			x.logger.Info("indexed entries", "index", x.Cursor(), "size", size, "elapsed", time.Since(began))
 		}
 	}
-	x.logger.Debug("index caught up", "index", from, "size", size, "elapsed", time.Since(began))
 	return nil
 }
 
-// step folds in one batch of entries below size. While the disk does not take
-// them it waits: the log's own watermarks make room or stop the log.
-func (x *Index) step(ctx context.Context, src Source, size uint64) error {
-	for {
-		err := x.applyBatch(src, size)
-		if !errors.Is(err, ErrStalled) && ctx.Err() == nil {
-			return err
-		}
-		select {
-		case <-time.After(stalledPeriod):
-		case <-ctx.Done():
-			return fmt.Errorf("follow entry %d: %w", x.Cursor(), errors.Join(ctx.Err(), err))
-		}
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -140,11 +141,7 @@ func (x *Index) checkHistory(src Source) error {
 	if err != nil || len(texts) != 1 {
 		return fmt.Errorf("read entry %d: got %d: %w", cursor-1, len(texts), err)
 	}
-	e, err := log.ParseEntry(texts[0])
-	if err != nil {
-		return fmt.Errorf("entry %d: %w", cursor-1, err)
-	}
-	if e.Event.Hash() != last {
+	if log.LeafHash(texts[0]) != last {
 		x.logger.Warn("emptied index: it has followed other entries", "index", cursor, "size", src.Size())
 		return x.empty()
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -85,11 +86,18 @@ func dump(t testing.TB, x *Index) (all []byte) {
 // The log was restored from a backup: the index knows entries that are no
 // longer, and starts afresh instead of answering from them.
 func TestOtherHistory(t *testing.T) {
-	o := randomOrder(23, 500)
-	older := &order{moved: o.moved, streams: o.streams, items: o.items[:300], texts: o.texts[:300]}
+	o := randomOrder(23, 10_000)
+	older := &order{items: o.items[:6_000], texts: o.texts[:6_000]}
 	grown := newOrder()
-	grow(rand.New(rand.NewPCG(99, 1)), grown, 700)
-	for name, now := range map[string]*order{"restored": older, "restored and grown": grown} {
+	grow(rand.New(rand.NewPCG(99, 1)), grown, 12_000)
+	// All events of the lost range were submitted again, and came back in order.
+	again := &order{items: slices.Clone(o.items), texts: slices.Clone(o.texts)}
+	for i := 6_000; i < len(again.items); i++ {
+		again.items[i].Entry.Log.Received += 3_600_000
+		again.items[i].Entry.Log.SkewMS += 3_600_000
+		again.texts[i] = again.items[i].Entry.Marshal()
+	}
+	for name, now := range map[string]*order{"restored": older, "restored and grown": grown, "restored and submitted again": again} {
 		x := open(t, t.TempDir())
 		var text bytes.Buffer
 		x.logger = slog.New(slog.NewTextHandler(&text, nil))
@@ -104,8 +112,8 @@ func TestOtherHistory(t *testing.T) {
 		}
 		checkAgainst(t, x, now)
 		checkWhole(t, x, now)
-		if _, ok, err := x.ByHash(o.items[400].Hash); ok || err != nil {
-			t.Errorf("%s: an entry of the other history is found", name)
+		if _, ok, err := x.ByHash(o.items[9_000].Hash); ok != (now == again) || err != nil {
+			t.Errorf("%s: ByHash of a lost entry = %v, %v", name, ok, err)
 		}
 		closeIndex(t, x)
 	}
@@ -186,17 +194,23 @@ func TestApplyRefuses(t *testing.T) {
 }
 
 // A follower of a stalled index tries again each second, and no longer than
-// its context lasts.
+// its context lasts. Whoever only catches up is told.
 func TestFollowStalled(t *testing.T) {
 	o := randomOrder(25, 50)
 	x := open(t, t.TempDir())
 	x.stalled.Store(true)
+	if err := x.CatchUp(t.Context(), o); !errors.Is(err, ErrStalled) {
+		t.Errorf("CatchUp = %v, want ErrStalled", err)
+	}
 	ctx, end := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer end()
-	if err := x.step(ctx, o, o.Size()); !errors.Is(err, ErrStalled) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("step = %v, want both reasons", err)
+	if err := x.Follow(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Follow = %v, want DeadlineExceeded", err)
 	}
 	x.stalled.Store(false)
+	if err := x.CatchUp(ctx, o); !errors.Is(err, context.DeadlineExceeded) || x.Cursor() != 0 {
+		t.Errorf("CatchUp without time = %v at %d, want DeadlineExceeded at 0", err, x.Cursor())
+	}
 	if err := x.CatchUp(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}

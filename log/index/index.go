@@ -155,7 +155,7 @@ func (x *Index) apply(items []Item) (err error) {
 		cursor++
 	}
 	x.fold.flush(c)
-	c.set([]byte{classCursor}, cursorValue(cursor, items[len(items)-1].Hash))
+	c.set([]byte{classCursor}, cursorValue(cursor, items[len(items)-1].Entry))
 	if c.err != nil {
 		return c.err
 	}
@@ -314,8 +314,9 @@ func (x *Index) get(key []byte) ([]byte, bool, error) {
 	return v, true, done.Close()
 }
 
-func cursorValue(cursor uint64, last log.Hash) []byte {
-	return append(binary.BigEndian.AppendUint64(nil, cursor), last[:]...)
+func cursorValue(cursor uint64, last log.Entry) []byte {
+	leaf := log.LeafHash(last.Marshal())
+	return append(binary.BigEndian.AppendUint64(nil, cursor), leaf[:]...)
 }
 
 var _ io.Closer = (*Index)(nil)

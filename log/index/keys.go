@@ -12,7 +12,7 @@ import (
 // that a zero byte ends them and no key is the beginning of another.
 //
 //	v                            format version and origin
-//	n                            cursor, 8 bytes; hash of the last event followed
+//	n                            cursor, 8 bytes; leaf hash of the last entry followed
 //	h HASH                       index of the event, 8 bytes
 //	t SECOND                     first index received in that second, 8 bytes
 //	S STREAM                     log.Stream, as log.MarshalStream writes it
@@ -45,7 +45,7 @@ const (
 )
 
 // formatVersion changes with the layout, and with the meaning of what is stored.
-const formatVersion = "piperoll/index/v1\n"
+const formatVersion = "piperoll/index/v2\n"
 
 const (
 	windowBits  = 8

@@ -131,7 +131,9 @@ func (x *Index) readCursor() error {
 	return nil
 }
 
-// lastFollowed gives the stored cursor and the hash of the event before it.
+// lastFollowed gives the stored cursor and the leaf hash of the entry before it.
+// The hash of its event would not do: clients submit the same events again after
+// a restore, and other times and neighbours may be theirs then.
 func (x *Index) lastFollowed() (cursor uint64, last log.Hash, err error) {
 	v, ok, err := x.get([]byte{classCursor})
 	if err != nil || !ok {

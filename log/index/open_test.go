@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -365,12 +366,17 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("Apply on a full disk = %v, want ErrStalled", err)
 	}
 	checkAgainst(t, x, o)
-	caught := make(chan error)
-	go func() { caught <- x.CatchUp(t.Context(), o) }()
+	ctx, end := context.WithCancel(t.Context())
+	followed := make(chan error)
+	go func() { followed <- x.Follow(ctx, o) }()
 	full.Store(false)
 	<-done
-	if err := <-caught; err != nil || x.Cursor() != o.Size() {
-		t.Errorf("CatchUp with room again = %v at %d, want %d", err, x.Cursor(), o.Size())
+	if err := x.Wait(ctx, o.Size()); err != nil {
+		t.Errorf("Wait with room again = %v", err)
+	}
+	end()
+	if err := <-followed; !errors.Is(err, context.Canceled) {
+		t.Errorf("Follow = %v, want Canceled", err)
 	}
 	checkAgainst(t, x, o)
 	closeIndex(t, x)
