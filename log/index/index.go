@@ -50,6 +50,10 @@ var (
 	// ErrStalled means that the disk does not take the index's files, being full
 	// for instance. The index still answers, and follows again once it does.
 	ErrStalled = errors.New("index cannot be written out")
+	// ErrFailed means that the disk failed where nothing can be tried again. The
+	// index answers nothing more until it is opened next. It is not opened again
+	// in place: the cursor would go back under those who rely on it.
+	ErrFailed = errors.New("disk of the index has failed")
 	// ErrQuery means that a query can have no answer, whatever the log holds.
 	ErrQuery = errors.New("malformed query")
 )
@@ -77,13 +81,18 @@ type Index struct {
 	lock   *pebble.Lock
 
 	cursor   atomic.Uint64 // entries followed
+	opened   atomic.Bool   // storage that fails from now on stops the index
+	full     atomic.Bool   // the disk is full: work in the background waits for room
 	stalled  atomic.Bool   // the newest flush failed
 	flushErr error         // of the newest flush; owned by Pebble's listener calls, which its lock orders
+	shut     sync.Once     // of db
+	shutErr  error
 
 	mu      sync.Mutex
 	moved   chan struct{}  // closed and replaced when cursor moves or stopped is set
 	stopped error          // why nothing more is answered
 	closing chan struct{}  // closed by the first Close
+	failing chan struct{}  // told of failed flushes while closing
 	uses    sync.WaitGroup // of db; none begins when stopped is set
 
 	writer sync.Mutex // one Apply at a time
@@ -101,7 +110,11 @@ func Open(c Config) (*Index, error) {
 	if c.fs == nil {
 		c.fs = vfs.Default
 	}
-	x := &Index{dir: c.Dir, origin: c.Origin, logger: c.Logger, fs: c.fs, moved: make(chan struct{}), closing: make(chan struct{})}
+	x := &Index{
+		dir: c.Dir, origin: c.Origin, logger: c.Logger,
+		moved: make(chan struct{}), closing: make(chan struct{}), failing: make(chan struct{}, 1),
+	}
+	x.fs = vfs.OnDiskFull(c.fs, func() { x.waitForRoom(c.fs) })
 	x.fold.reset()
 	if err := x.open(c); err != nil {
 		return nil, fmt.Errorf("open index %s: %w", c.Dir, err)
@@ -126,7 +139,7 @@ func (x *Index) Apply(items []Item) error {
 		return err
 	}
 	defer x.leave()
-	if x.stalled.Load() {
+	if x.full.Load() || x.stalled.Load() {
 		return fmt.Errorf("index entries from %d: %w", items[0].Index, ErrStalled)
 	}
 	if err := x.apply(items); err != nil {
@@ -221,11 +234,19 @@ func (x *Index) Close() error {
 		return nil
 	}
 	err := x.stop(ErrClosed)
-	x.uses.Wait()
-	if errors.Is(err, ErrClosed) {
-		x.writeOut()
-	}
-	return errors.Join(x.db.Close(), x.lock.Close())
+	return errors.Join(x.closeDB(errors.Is(err, ErrClosed)), x.lock.Close())
+}
+
+// closeDB closes the database after the last call under way.
+func (x *Index) closeDB(writeOut bool) error {
+	x.shut.Do(func() {
+		x.uses.Wait()
+		if writeOut {
+			x.writeOut()
+		}
+		x.shutErr = x.db.Close()
+	})
+	return x.shutErr
 }
 
 func (x *Index) closeOnce() bool {
@@ -243,6 +264,10 @@ func (x *Index) closeOnce() bool {
 // writeOut saves the next start from following again what is in memory. It is
 // no more than that: on a full disk it gives up.
 func (x *Index) writeOut() {
+	if x.full.Load() || x.stalled.Load() {
+		x.logger.Warn("index was not written out", "err", ErrStalled)
+		return
+	}
 	written, err := x.db.AsyncFlush()
 	if err != nil {
 		x.logger.Warn("index was not written out", "err", err)
@@ -250,6 +275,8 @@ func (x *Index) writeOut() {
 	}
 	select {
 	case <-written:
+	case <-x.failing:
+		x.logger.Warn("index was not written out", "err", ErrStalled)
 	case <-time.After(writeOutMax):
 		x.logger.Warn("index was not written out in time", "elapsed", writeOutMax)
 	}

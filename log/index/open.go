@@ -61,6 +61,9 @@ func (x *Index) open(c Config) error {
 	if err := x.fs.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
+	if u, err := x.fs.GetDiskUsage(c.Dir); err == nil && u.AvailBytes < openBytes {
+		return fmt.Errorf("%d bytes left on the disk: %w", u.AvailBytes, syscall.ENOSPC)
+	}
 	lock, err := pebble.LockDirectory(c.Dir, x.fs)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLocked, err)
@@ -91,10 +94,14 @@ func (x *Index) openKept(c Config) error {
 }
 
 // openDB opens the database and reads its cursor. A panic in Pebble's reading
-// of files is damage like any other.
+// of files is damage like any other, unless it is about the machine.
 func (x *Index) openDB(c Config) (err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		switch p := recover().(type) {
+		case nil:
+		case error:
+			err = fmt.Errorf("index storage panicked: %w", p)
+		default:
 			err = fmt.Errorf("%w: %v", ErrBroken, p)
 		}
 	}()
@@ -106,6 +113,7 @@ func (x *Index) openDB(c Config) (err error) {
 	if err := x.readCursor(); err != nil {
 		return errors.Join(err, db.Close())
 	}
+	x.opened.Store(true)
 	return nil
 }
 
@@ -157,7 +165,7 @@ func (x *Index) options(c Config) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		FS:                          x.fs,
 		Lock:                        x.lock,
-		Logger:                      logger{x.logger},
+		Logger:                      logger{x.logger, x.fail},
 		BytesPerSync:                syncPieceBytes,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: 3,
@@ -177,8 +185,51 @@ func (x *Index) options(c Config) *pebble.Options {
 	return o
 }
 
-// retryPause keeps Pebble from trying again at once, for ever.
-const retryPause = 200 * time.Millisecond
+const (
+	// retryPause keeps Pebble from trying again at once, for ever.
+	retryPause = 200 * time.Millisecond
+	// openBytes is room for opening. It writes little, but Pebble's opening waits
+	// for ever where that does not go through.
+	openBytes = 4 << 20
+	// roomBytes is what a full disk has to have again: more than what waits to
+	// be written, so that it is not full again at once.
+	roomBytes = 64 << 20
+)
+
+// waitForRoom is called when the disk is full, and holds all writing until it
+// is not, or the index closes. Flushes could be tried again, but a manifest
+// could not.
+func (x *Index) waitForRoom(fs vfs.FS) {
+	if !x.opened.Load() {
+		return // whoever opens it is told
+	}
+	x.full.Store(true)
+	defer x.full.Store(false)
+	x.logger.Error("index waits for room on the disk", "dir", x.dir)
+	for {
+		select {
+		case <-time.After(retryPause):
+		case <-x.closing:
+			return
+		}
+		if u, err := fs.GetDiskUsage(x.dir); err != nil || u.AvailBytes >= roomBytes {
+			return // if nobody knows, trying tells
+		}
+	}
+}
+
+// fail stops the index when Pebble cannot write its manifest. Nothing of it may
+// be tried again, so the files are closed as soon as nobody reads them: what is
+// there is what a crash would have left, and opens.
+func (x *Index) fail(err error) {
+	if !x.opened.Load() {
+		// Open returns it where it meets it itself; but where a flush meets it, Open
+		// would wait for that for ever.
+		panic(err)
+	}
+	_ = x.stop(fmt.Errorf("%w: %w", ErrFailed, err))
+	go func() { _ = x.closeDB(false) }() // Close waits for it and has its error
+}
 
 // backgroundFailed hears of failed flushes and compactions. Pebble tries again
 // after errors of the system; damage it can only meet again.
@@ -193,6 +244,10 @@ func (x *Index) backgroundFailed(err error) {
 	select {
 	case <-time.After(retryPause):
 	case <-x.closing:
+		select {
+		case x.failing <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -257,7 +312,10 @@ func isIndexFile(name string) bool {
 }
 
 // A logger carries Pebble's words to slog.
-type logger struct{ to *slog.Logger }
+type logger struct {
+	to   *slog.Logger
+	fail func(error)
+}
 
 // Infof logs what is only of interest to whoever debugs Pebble.
 func (l logger) Infof(format string, args ...any) {
@@ -269,11 +327,22 @@ func (l logger) Errorf(format string, args ...any) {
 	l.to.Error("index storage reported an error", "text", fmt.Sprintf(format, args...))
 }
 
-// Fatalf must not return: Pebble cannot go on, mostly because it could not
-// write its manifest. The process ends; the log is whole, and the index goes
-// on from its last good state or is rebuilt.
+// Fatalf may return only where Pebble (v2.1.7) was seen to give up by itself:
+// after an error that it met in writing its manifest. There it returns that
+// error from the flush, compaction or opening. Anything else ends the process;
+// the log is whole, and the index goes on from its last good state or is rebuilt.
 func (l logger) Fatalf(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	l.to.Error("index storage failed", "text", text)
-	panic("index: storage failed: " + text)
+	var cause error
+	if len(args) == 1 {
+		cause, _ = args[0].(error)
+	}
+	switch {
+	case cause == nil:
+		panic("index: storage failed: " + text)
+	case !strings.HasPrefix(text, "MANIFEST "):
+		panic(fmt.Errorf("index: storage failed: %s: %w", text, cause))
+	}
+	l.fail(cause)
 }

@@ -436,20 +436,31 @@ func TestSystemErrorsKeepTheIndex(t *testing.T) {
 	}
 }
 
-// What Pebble says arrives in the log, and its last words end the process.
+// What Pebble says arrives in the log, and its last words end the process,
+// unless they are about the manifest.
 func TestLogger(t *testing.T) {
 	var text bytes.Buffer
-	l := logger{slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	var failed error
+	l := logger{slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug})), func(err error) { failed = err }}
 	l.Infof("%d files", 3)
 	l.Errorf("%d faults", 4)
-	func() {
-		defer func() {
-			if p := recover(); p == nil || !strings.Contains(fmt.Sprint(p), "no manifest") {
-				t.Errorf("Fatalf panicked with %v", p)
-			}
-		}()
-		l.Fatalf("no %s", "manifest")
-	}()
+	panics := func(format string, args ...any) (p any) {
+		defer func() { p = recover() }()
+		l.Fatalf(format, args...)
+		return nil
+	}
+	if p := panics("no %s", "manifest"); !strings.Contains(fmt.Sprint(p), "no manifest") {
+		t.Errorf("Fatalf panicked with %v", p)
+	}
+	if p := panics("MANIFEST not locked for writing"); p == nil {
+		t.Error("Fatalf returned with a lock that is not held")
+	}
+	if p, ok := panics("commit: %s", syscall.EIO).(error); !ok || !errors.Is(p, syscall.EIO) || failed != nil {
+		t.Errorf("Fatalf panicked with %v, want the error of the system in it", p)
+	}
+	if p := panics("%s", fmt.Errorf("MANIFEST sync failed: %w", syscall.EIO)); p != nil || !errors.Is(failed, syscall.EIO) {
+		t.Errorf("Fatalf panicked with %v and stopped the index with %v, want EIO", p, failed)
+	}
 	for _, want := range []string{"level=DEBUG", "3 files", "level=ERROR", "4 faults", "no manifest"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("logged %q, want %q in it", text.String(), want)

@@ -77,6 +77,15 @@ func (o *order) refuse(e log.Event, index uint64) {
 	}
 }
 
+// push adds an entry made elsewhere.
+func (o *order) push(it Item, text []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.items, o.texts = append(o.items, it), append(o.texts, text)
+	close(o.moved)
+	o.moved = make(chan struct{})
+}
+
 func (o *order) Size() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
