@@ -111,7 +111,8 @@ func WriteFile(fsys FS, tmp, name string, data []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", tmp, err)
+		// On a full disk it would hold what others need more.
+		return fmt.Errorf("write %s: %w", tmp, errors.Join(err, fsys.Remove(tmp)))
 	}
 	if err := fsys.Rename(tmp, name); err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)

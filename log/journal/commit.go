@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -47,16 +48,21 @@ func (p *Pending) finish(err error) {
 func (j *Journal) Enqueue(records []log.Record) (*Pending, error) {
 	entries := make([][]byte, len(records))
 	payloads := make([]*log.Payload, len(records))
+	entryBytes := 0
 	for i, r := range records {
 		entries[i], payloads[i] = r.Entry, r.Payload
+		entryBytes += len(r.Entry)
 	}
-	p, err := j.Prepare(payloads)
+	p, err := j.Prepare(payloads, entryBytes)
 	if err != nil {
 		return nil, err
 	}
 	pending, err := j.Place(p, entries)
 	if err != nil {
 		j.Discard(p)
+	}
+	if errors.Is(err, ErrStale) {
+		err = fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	return pending, err
 }
@@ -76,7 +82,12 @@ func (j *Journal) Place(p *Prepared, entries [][]byte) (*Pending, error) {
 	if err := j.enqueue(pending, p); err != nil {
 		return nil, err
 	}
-	p.seals = nil
+	for _, s := range p.seals {
+		if s != nil {
+			clear(s.secret[:])
+		}
+	}
+	*p = Prepared{}
 	if j.c.inline {
 		return pending, j.step()
 	}
@@ -96,34 +107,57 @@ func (j *Journal) measure(p *Prepared, entries [][]byte) (int64, error) {
 		}
 		length += recordBytes(len(e), p.seals[i])
 	}
-	if limit := j.c.SegmentBytes - 2*sectorBytes; need(length) > limit || len(entries) > j.c.QueueRecords {
-		return 0, fmt.Errorf("%w: batch of %d records and %d bytes, limit %d and %d",
-			ErrTooLarge, len(entries), length, j.c.QueueRecords, limit)
+	return length, j.refuseTooLarge(len(entries), length)
+}
+
+func (j *Journal) refuseTooLarge(records int, length int64) error {
+	if limit := j.c.SegmentBytes - 2*sectorBytes; need(length) > limit || records > j.c.QueueRecords {
+		return fmt.Errorf("%w: batch of %d records and %d bytes, limit %d and %d", ErrTooLarge, records, length, j.c.QueueRecords, limit)
 	}
-	return length, nil
+	return nil
 }
 
 // need is the space of a batch in a segment if it gets a group of its own, which is the most that it can take.
 func need(length int64) int64 { return roundUp(groupHeaderBytes + length) }
+
+// reserve sets room in the queue aside.
+func (j *Journal) reserve(p *Prepared, records int, bytes int64) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.reserveLocked(p, records, bytes)
+}
+
+// reserveLocked changes the room that p has. The caller holds mu.
+func (j *Journal) reserveLocked(p *Prepared, records int, bytes int64) error {
+	others, otherBytes := j.queuedRecords-p.records, j.queuedBytes-p.bytes
+	switch {
+	case j.err != nil:
+		return fmt.Errorf("%w: %w", ErrStopped, j.err)
+	case j.stopping:
+		return ErrStopped
+	case others > 0 && bytes > p.bytes && otherBytes+bytes > j.c.QueueBytes, others+records > j.c.QueueRecords:
+		return fmt.Errorf("%w: %d records wait", ErrBusy, others)
+	}
+	j.queuedRecords, j.queuedBytes = others+records, otherBytes+bytes
+	p.records, p.bytes = records, bytes
+	return nil
+}
 
 // enqueue decides where a batch goes. All that is known later is what can be saved by sharing a group.
 func (j *Journal) enqueue(pending *Pending, p *Prepared) error {
 	length := int64(len(pending.encoded))
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	switch {
-	case j.err != nil:
-		return fmt.Errorf("%w: %w", ErrStopped, j.err)
-	case j.stopping:
-		return ErrStopped
-	case j.queuedRecords > 0 && j.queuedBytes+length > j.c.QueueBytes, j.queuedRecords+pending.count > j.c.QueueRecords:
-		return fmt.Errorf("%w: %d records wait", ErrBusy, j.queuedRecords)
+	if err := j.reserveLocked(p, pending.count, length); err != nil {
+		return err
 	}
-	segment, off := j.placeSegment, j.placeOff
-	// The last sector of a segment is kept for a mark. A segment also ends when its key slots have run out, which
-	// shows in a key of the next one.
-	if off+need(length) > j.c.SegmentBytes-sectorBytes || p.any && p.file > segment {
-		segment, off = segment+1, sectorBytes
+	segment, off := j.nextPlace(p, length)
+	// What is placed will be written. Where the disk has no room for another segment, callers are told so before.
+	for segment > j.preparedTo {
+		if err := j.awaitPreparation(); err != nil {
+			return err
+		}
+		segment, off = j.nextPlace(p, length)
 	}
 	if p.any && p.file+1 < segment {
 		return ErrStale
@@ -131,10 +165,18 @@ func (j *Journal) enqueue(pending *Pending, p *Prepared) error {
 	pending.first, pending.segment = j.next, segment
 	j.placeSegment, j.placeOff = segment, off+need(length)
 	j.next += uint64(pending.count)
-	j.queuedBytes += length
-	j.queuedRecords += pending.count
 	j.queue = append(j.queue, pending)
 	return nil
+}
+
+// nextPlace tells where a batch goes. The caller holds mu.
+func (j *Journal) nextPlace(p *Prepared, length int64) (segment uint64, off int64) {
+	// The last sector of a segment is kept for a mark. A segment also ends when its key slots have run out, which
+	// shows in a key of the next one.
+	if j.placeOff+need(length) > j.c.SegmentBytes-sectorBytes || p.any && p.file > j.placeSegment {
+		return j.placeSegment + 1, sectorBytes
+	}
+	return j.placeSegment, j.placeOff
 }
 
 // write is the writer goroutine: as soon as a sync has returned it takes all that waits, and that is the next group.
@@ -222,10 +264,7 @@ func (j *Journal) take() []*Pending {
 func (j *Journal) commit(batches []*Pending) error {
 	next := j.tail
 	if batches[0].segment != j.tail.number {
-		var err error
-		if next, err = j.roll(batches[0].segment); err != nil {
-			return fmt.Errorf("begin segment %d: %w", batches[0].segment, err)
-		}
+		next = j.roll(batches[0].segment)
 	}
 	g := j.encode(&next, batches)
 	began := time.Now()
@@ -303,8 +342,12 @@ func (j *Journal) advance(next tail, g group) error {
 		j.where.extend(next.segment, g)
 		return nil
 	}
+	c := chore{segment: old.segment, table: j.where.seal(next.segment, g)}
+	if old.number > 0 {
+		c.settle = []uint64{old.number - 1}
+	}
 	j.mu.Lock()
-	j.chores = append(j.chores, chore{old.segment, j.where.seal(next.segment, g)})
+	j.chores = append(j.chores, c)
 	j.mu.Unlock()
 	if err := old.file.Close(); err != nil {
 		return fmt.Errorf("close segment %d: %w", old.number, err)

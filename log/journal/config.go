@@ -11,7 +11,8 @@ import (
 
 // Errors that a caller branches on.
 var (
-	// ErrBusy: the queue is full, or the next key file is not ready. Nothing was placed; try again a little later.
+	// ErrBusy: the queue is full, or the next segment is not ready, as on a full disk. Nothing was placed; try again a
+	// little later.
 	ErrBusy = errors.New("journal is busy")
 	// ErrStopped: the journal was closed, or has failed (then Err tells why). Nothing more is accepted.
 	ErrStopped = errors.New("journal has stopped")
@@ -79,6 +80,7 @@ type bugs struct {
 	noEvidence      bool // recovery does not look for groups behind a bad one
 	sameEpoch       bool // recovery goes on with the epoch that it found
 	eraseBytesFirst bool // erasure zeroes the bytes before the key
+	cutFirst        bool // recovery cuts the old tail before it copies the doubtful records
 }
 
 func (c Config) withDefaults() Config {

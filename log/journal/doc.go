@@ -66,10 +66,11 @@
 //
 // sealed = nonce (12) || AES-256-GCM(key, salt (32) || payload) || tag (16), with additional data
 // "piperoll/sealed/v1\n" || identity || key file (4, big-endian) || slot (4, big-endian).
-// A key seals once. Key file N is drawn and synced before segment N is used. Records of segment N use key files N-1
-// and N (and N-2, where recovery copied them), never N+1: a payload that got a key of the next file, because the slots
-// of this one are used up, ends the segment. An all-zero slot is an erased one.
-// Keys that no record uses, drawn by callers that gave up or crashed, are zeroed once no record can come.
+// A key seals one payload that reaches the disk. A payload that is given up gives its slot back, with another key if it
+// had a file of its own, which then never opens. Key file N is drawn and synced before segment N is used. Records of
+// segment N use key files N-1 and N (and N-2, where recovery copied them), never N+1: a payload that got a key of the
+// next file, because the slots of this one are used up, ends the segment. An all-zero slot is an erased one.
+// Keys that no record uses are zeroed once no record can come.
 //
 // # Recovery
 //

@@ -165,7 +165,7 @@ func (j *Journal) blankUnused(file uint64, used map[uint32]bool, length int64) e
 		err = f.Truncate(length)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = synced(f)
 	}
 	return errors.Join(err, f.Close())
 }
@@ -195,7 +195,7 @@ func blankSlots(f disk.File, used map[uint32]bool) error {
 		return nil
 	}
 	// Before the file is cut: blocks given back to the file system keep what was last written to them.
-	return f.Sync()
+	return synced(f)
 }
 
 // removeUnused removes the files of large payloads that no record uses.
@@ -224,5 +224,5 @@ func (j *Journal) removeUnused(file uint64, used map[uint32]bool) error {
 	if !removed {
 		return nil
 	}
-	return j.c.FS.SyncDir(dir)
+	return j.syncDir(dir)
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
@@ -28,21 +29,20 @@ type Journal struct {
 
 	mu            sync.Mutex
 	queue         []*Pending // guarded by mu, as all down to the blank line: placed, not yet taken by the writer
-	queuedBytes   int64      // of queue and of what is being written
+	queuedBytes   int64      // of queue, of what is being written, and of what room was promised to
 	queuedRecords int
 	next          uint64 // index of the next record to be placed
 	placeSegment  uint64 // where it goes
 	placeOff      int64  // bytes of that segment used, reserved or wasted
-	drawFile      uint64 // key file and slot that the next payload takes
-	drawSlot      int
 	preparedTo    uint64 // the last segment that was prepared
 	prepared      map[uint64]disk.File
-	keys          map[uint64][]byte
-	prepareErr    error      // why the last preparation failed, nil after one that did not
-	urgent        int        // callers that wait for a preparation
-	ready         *sync.Cond // a preparation ended, or the journal stopped
-	chores        []chore    // sealed segments to look after
-	unsettled     []uint64   // key files that opening left to be settled
+	keys          map[uint64]*keyFile // of the segments from placeSegment on
+	prepareErr    error               // why the last preparation failed, nil after one that did not
+	prepareAfter  time.Time           // when the next one may be tried
+	urgent        int                 // callers that wait for a preparation
+	ready         *sync.Cond          // a preparation ended, or the journal stopped
+	chores        []chore             // sealed segments to look after
+	choresAfter   time.Time           // when that may be tried
 	err           error
 	stopping      bool
 	grown         chan struct{} // closed when Size grows; nil while nobody waits
@@ -202,8 +202,9 @@ func (j *Journal) Close() error {
 			errs = append(errs, f.Close())
 		}
 		for _, k := range j.keys {
-			clear(k)
+			clear(k.keys)
 		}
+		clear(j.keys)
 		j.mu.Unlock()
 		j.shut = errors.Join(append(errs, j.lock.Close())...)
 	})

@@ -21,23 +21,19 @@ const (
 type chore struct {
 	segment
 	table
+	settle []uint64 // key files that no record can come for any more
 }
 
 // keeper is the goroutine that works ahead of the writer (prepares segments) and behind it (tables, unused keys).
 func (j *Journal) keeper(drained <-chan struct{}) {
 	for {
-		err := j.keep()
-		if err != nil {
+		if err := j.keep(); err != nil {
 			j.fail(err)
 			return
 		}
-		var retry <-chan time.Time
-		if j.unprepared() {
-			retry = time.After(retryPause)
-		}
 		select {
 		case <-j.work:
-		case <-retry:
+		case <-j.retry():
 		case <-j.failed:
 			return
 		case <-drained:
@@ -46,44 +42,83 @@ func (j *Journal) keeper(drained <-chan struct{}) {
 	}
 }
 
-// unprepared tells whether the last preparation failed.
-func (j *Journal) unprepared() bool {
+// retry fires when what failed may be tried again, or never.
+func (j *Journal) retry() <-chan time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.prepareErr != nil
+	switch {
+	case j.prepareErr != nil && (len(j.chores) == 0 || j.prepareAfter.Before(j.choresAfter)):
+		return time.After(time.Until(j.prepareAfter))
+	case len(j.chores) > 0:
+		return time.After(time.Until(j.choresAfter))
+	}
+	return nil
 }
 
 // keep does what there is to do. Its error is fatal.
 func (j *Journal) keep() error {
 	for {
-		j.mu.Lock()
-		var c chore
-		todo := len(j.chores) > 0
-		if todo {
-			c = j.chores[0]
-			j.chores = j.chores[1:]
-		}
-		number, due := j.nextPreparation()
-		j.mu.Unlock()
 		// A segment that somebody waits for comes before the care for an old one, which nobody waits for.
-		if due {
-			if err := j.prepare(number); err != nil {
-				if !errors.Is(err, errAborted) { // by Close: nothing is wrong
-					j.c.Logger.Warn("did not prepare a segment", "segment", number, "err", err)
-				}
-				due = false
-			}
+		prepared, err := j.prepareNext()
+		if err != nil {
+			return err
 		}
-		if todo {
-			if err := j.lookAfter(c); err != nil {
-				return err
-			}
-		}
-		if !todo && !due {
-			return nil
+		lookedAfter, err := j.lookAfterNext()
+		if err != nil || !prepared && !lookedAfter {
+			return err
 		}
 	}
 }
+
+// prepareNext prepares a segment, if one is due, and tells whether it did. Its error is fatal.
+func (j *Journal) prepareNext() (bool, error) {
+	j.mu.Lock()
+	number, due := j.nextPreparation()
+	due = due && !j.paused(j.prepareAfter)
+	j.mu.Unlock()
+	if !due {
+		return false, nil
+	}
+	err := j.prepare(number)
+	if errors.Is(err, errSync) {
+		return false, fmt.Errorf("prepare segment %d: %w", number, err)
+	}
+	if err != nil && !errors.Is(err, errAborted) { // by Close: nothing is wrong
+		j.c.Logger.Warn("did not prepare a segment", "segment", number, "err", err)
+	}
+	return err == nil, nil
+}
+
+// lookAfterNext looks after a sealed segment, if there is one, and tells whether it did. Its error is fatal: a key of
+// which nobody knows whether it is destroyed, or damage. Anything else, such as a full disk or one file handle too few,
+// harms nobody, and is tried again.
+func (j *Journal) lookAfterNext() (bool, error) {
+	j.mu.Lock()
+	if len(j.chores) == 0 || j.paused(j.choresAfter) {
+		j.mu.Unlock()
+		return false, nil
+	}
+	c := j.chores[0]
+	j.chores = j.chores[1:]
+	j.mu.Unlock()
+	err := j.lookAfter(c)
+	if err == nil {
+		return true, nil
+	}
+	err = fmt.Errorf("look after segment %d: %w", c.number, err)
+	if errors.Is(err, errSync) || errors.Is(err, ErrCorrupt) {
+		return false, err
+	}
+	j.c.Logger.Warn("did not look after a sealed segment", "segment", c.number, "err", err)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.chores = append(j.chores, c)
+	j.choresAfter = time.Now().Add(retryPause)
+	return false, nil
+}
+
+// paused tells whether it is too early for another try, however often somebody asks for one.
+func (j *Journal) paused(after time.Time) bool { return !j.c.inline && time.Now().Before(after) }
 
 // nextPreparation tells which segment to prepare next, if any is due: one is always ready, and a second one is made
 // while the current one fills. The caller holds mu.
@@ -111,15 +146,15 @@ func (j *Journal) prepare(number uint64) error {
 	j.prepareErr = nil
 	if err != nil {
 		if !errors.Is(err, errAborted) {
-			j.prepareErr = err
+			j.prepareErr, j.prepareAfter = err, time.Now().Add(retryPause)
 		}
 		return err
 	}
 	j.preparedTo = number
-	j.prepared[number], j.keys[number] = f, keys
+	j.prepared[number], j.keys[number] = f, &keyFile{keys: keys}
 	for file, k := range j.keys {
 		if file < j.placeSegment {
-			clear(k)
+			clear(k.keys)
 			delete(j.keys, file)
 		}
 	}
@@ -127,30 +162,46 @@ func (j *Journal) prepare(number uint64) error {
 }
 
 func (j *Journal) prepareFiles(number uint64) (keys []byte, f disk.File, err error) {
-	if keys, err = j.makeKeys(number); err != nil {
-		return nil, nil, err
-	}
-	if err := j.removeUnused(number, nil); err != nil {
-		return nil, nil, err
-	}
 	name := j.names.segment(number)
 	tmp := name + ".tmp"
-	if err := j.c.FS.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := j.removeIfThere(tmp); err != nil {
 		return nil, nil, err
 	}
 	if f, err = j.c.FS.Create(tmp); err != nil {
 		return nil, nil, err
 	}
 	if err = j.zero(f, number); err == nil {
+		keys, err = j.makeKeys(number)
+	}
+	if err == nil {
+		err = j.removeUnused(number, nil)
+	}
+	if err == nil {
 		err = j.c.FS.Rename(tmp, name)
 	}
 	if err == nil {
-		err = j.c.FS.SyncDir(j.names.segments())
+		err = j.syncDir(j.names.segments())
 	}
 	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
+		// On a full disk the file would hold what others need more: anchor, tiles, index.
+		return nil, nil, errors.Join(err, f.Close(), j.removeIfThere(tmp))
 	}
 	return keys, f, nil
+}
+
+func (j *Journal) removeIfThere(name string) error {
+	if err := j.c.FS.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// syncDir syncs a folder. Its error is an errSync: a folder whose sync has failed is never synced again.
+func (j *Journal) syncDir(name string) error {
+	if err := j.c.FS.SyncDir(name); err != nil {
+		return fmt.Errorf("%w: %w", errSync, err)
+	}
+	return nil
 }
 
 // zero fills a file with zeros. Blocks that were written once, even with zeros, cost a sync nothing but their data;
@@ -202,81 +253,77 @@ func (j *Journal) pace(number uint64, off int64) error {
 	return nil
 }
 
-// awaitPreparation returns after the next preparation has ended. Its error wraps ErrBusy if that failed. The caller
-// holds mu, and looks whether it got what it needs.
+// awaitPreparation returns after the next preparation has ended. Its error wraps ErrBusy if that failed, or if the one
+// before failed a moment ago. The caller holds mu, and looks whether it got what it needs.
 func (j *Journal) awaitPreparation() error {
 	if j.c.inline {
 		number := j.preparedTo + 1
 		j.mu.Unlock()
 		err := j.prepare(number)
-		j.mu.Lock()
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrBusy, err)
+		if errors.Is(err, errSync) {
+			j.fail(err)
 		}
-		return nil
+		j.mu.Lock()
+		return j.unprepared()
 	}
-	if j.err != nil {
-		return fmt.Errorf("%w: %w", ErrStopped, j.err)
+	if j.err != nil || j.stopping || j.prepareErr != nil && j.paused(j.prepareAfter) {
+		return j.unprepared()
 	}
 	j.urgent++
 	signal(j.work)
 	j.ready.Wait()
 	j.urgent--
+	return j.unprepared()
+}
+
+// unprepared tells why there is no hope for another segment just now, nil if there is. The caller holds mu.
+func (j *Journal) unprepared() error {
 	switch {
 	case j.err != nil:
 		return fmt.Errorf("%w: %w", ErrStopped, j.err)
+	case j.stopping:
+		return ErrStopped
 	case j.prepareErr != nil:
 		return fmt.Errorf("%w: %w", ErrBusy, j.prepareErr)
 	}
 	return nil
 }
 
-// roll returns the next tail, not yet written to.
-func (j *Journal) roll(number uint64) (tail, error) {
+// roll returns the next tail, not yet written to. It is prepared: enqueue places nothing in a segment that is not.
+func (j *Journal) roll(number uint64) tail {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.prepared[number] == nil {
-		if err := j.awaitPreparation(); err != nil {
-			return tail{}, err
-		}
-	}
 	f := j.prepared[number]
+	if f == nil {
+		panic("journal: placed a record in a segment that is not prepared")
+	}
 	delete(j.prepared, number)
 	t := j.tail
 	next := segment{
 		number: number, epoch: j.epoch, first: t.next(), sizeBytes: j.c.SegmentBytes, prev: t.number, prevEnd: t.off,
 		synced: sectorBytes, seed: t.last, last: t.last,
 	}
-	return tail{segment: next, file: f, off: sectorBytes}, nil
+	return tail{segment: next, file: f, off: sectorBytes}
 }
 
-// lookAfter does for a sealed segment what can wait until it is sealed.
+// lookAfter does for a sealed segment what can wait until it is sealed. It can be called again after an error.
 func (j *Journal) lookAfter(c chore) error {
 	name := j.names.table(c.number)
-	if err := disk.WriteFile(j.c.FS, name+".tmp", name, c.encode(j.id, c.segment)); err != nil {
-		return fmt.Errorf("write table of segment %d: %w", c.number, err)
+	err := errors.Join(disk.WriteFile(j.c.FS, name+".tmp", name, c.encode(j.id, c.segment)), j.trim(c.segment))
+	for _, file := range c.settle {
+		err = errors.Join(err, j.settle(file))
 	}
-	f, err := j.c.FS.Open(j.names.segment(c.number))
+	return err
+}
+
+// trim cuts a sealed segment to the length that the header behind it tells. Nothing hangs on it but space.
+func (j *Journal) trim(s segment) error {
+	f, err := j.c.FS.Open(j.names.segment(s.number))
 	if err != nil {
-		return fmt.Errorf("trim segment %d: %w", c.number, err)
+		return err
 	}
-	if err = f.Truncate(c.end); err == nil {
+	if err = f.Truncate(s.end); err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("trim segment %d: %w", c.number, err)
-	}
-	j.mu.Lock()
-	files := j.unsettled
-	j.unsettled = nil
-	j.mu.Unlock()
-	if len(files) == 0 && c.number > 0 {
-		files = []uint64{c.number - 1}
-	}
-	for _, file := range files {
-		if err := j.settle(file); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(err, f.Close())
 }

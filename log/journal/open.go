@@ -150,7 +150,7 @@ func Open(c Config) (*Journal, error) {
 func newJournal(c Config, journal id, lock io.Closer) *Journal {
 	j := &Journal{
 		c: c, id: journal, lock: lock, names: names{c.Dir},
-		prepared: map[uint64]disk.File{}, keys: map[uint64][]byte{},
+		prepared: map[uint64]disk.File{}, keys: map[uint64]*keyFile{},
 		failed: make(chan struct{}), closing: make(chan struct{}), wake: make(chan struct{}, 1), work: make(chan struct{}, 1),
 		synced: map[string]bool{}, dirs: map[uint64]bool{},
 	}
@@ -163,6 +163,9 @@ func newJournal(c Config, journal id, lock io.Closer) *Journal {
 // abandon releases what a failed opening holds.
 func (j *Journal) abandon() error {
 	var errs []error
+	if j.tail.file != nil {
+		errs = append(errs, j.tail.file.Close())
+	}
 	for _, f := range j.prepared {
 		errs = append(errs, f.Close())
 	}
@@ -191,6 +194,11 @@ func (j *Journal) begin(number uint64, old segment, d doubtful) error {
 	}
 	t := tail{segment: s, file: f, off: sectorBytes}
 	j.tail = t
+	if j.c.bugs.cutFirst {
+		if err := j.trim(old); err != nil {
+			return err
+		}
+	}
 	var g group
 	if d.records > 0 {
 		if g, err = j.copyDoubtful(&t, d); err != nil {
@@ -207,7 +215,6 @@ func (j *Journal) begin(number uint64, old segment, d doubtful) error {
 	j.tail = t
 	j.where.extend(t.segment, g)
 	j.next, j.placeSegment, j.placeOff = t.next(), number, t.off
-	j.drawFile = number
 	j.size.Store(t.next())
 	j.mark()
 	return j.Err()
@@ -248,7 +255,7 @@ func (j *Journal) spare(number uint64) (disk.File, error) {
 		if err := j.removeUnused(number, nil); err != nil {
 			return nil, err
 		}
-		j.keys[number], j.preparedTo = keys, number
+		j.keys[number], j.preparedTo = &keyFile{keys: keys}, number
 		return j.openSpare(number)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

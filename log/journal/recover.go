@@ -63,11 +63,12 @@ func (j *Journal) recover() error {
 		return err
 	}
 	j.where.remember(r.base.number, &r.table)
-	j.chores = append(j.chores, chore{r.base, r.table})
+	c := chore{segment: r.base, table: r.table}
 	// Keys that crashed runs drew and no record uses are destroyed, with the files that they sealed.
 	for n := r.kept + 1; n > 0 && n+5 > r.kept; n-- {
-		j.unsettled = append(j.unsettled, n-1)
+		c.settle = append(c.settle, n-1)
 	}
+	j.chores = append(j.chores, c)
 	j.c.Logger.Info("opened journal", "size", j.Size(), "segment", r.kept+1, "copied", r.doubt.records)
 	return nil
 }

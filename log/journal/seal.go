@@ -9,33 +9,39 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
 )
 
-// Prepared are payloads sealed under keys of their own, ready to be placed. What is large is on disk already.
+// Prepared are payloads sealed under keys of their own, ready to be placed. What is large is on disk already, and the
+// queue has room for them.
 type Prepared struct {
-	seals []*sealed // nil where there is no payload
-	file  uint64    // key file of the keys; meaningless if there is none
-	any   bool
+	seals   []*sealed // nil where there is no payload
+	file    uint64    // key file of the keys; meaningless if there is none
+	any     bool
+	records int // room in the queue
+	bytes   int64
 }
 
 // sealed is a payload as it will lie on disk.
 type sealed struct {
-	kind   uint32
+	kind   uint32 // kindFile from the moment that something may be on disk
 	key    keyPos
+	secret [keyBytes]byte // of key
 	length uint32
 	crc    uint32
 	inline []byte // kindInline
 }
 
 // Prepare seals payloads (nil where a record has none), and writes and syncs those that get files of their own. It is
-// the slow part of Enqueue, for callers that must place records quickly, in an order of their own. What is prepared
-// is either placed or discarded. Errors: ErrTooLarge, ErrBusy, ErrStopped.
-func (j *Journal) Prepare(payloads []*log.Payload) (*Prepared, error) {
+// the slow part of Enqueue, for callers that must place records quickly, in an order of their own; entryBytes is what
+// their entries will have together, about. Room in the queue comes first, so that a busy journal costs its callers
+// nothing. What is prepared is either placed or discarded. Errors: ErrTooLarge, ErrBusy, ErrStopped.
+func (j *Journal) Prepare(payloads []*log.Payload, entryBytes int) (*Prepared, error) {
 	p := &Prepared{seals: make([]*sealed, len(payloads))}
-	n := 0
+	n, length := 0, int64(entryBytes)+int64(len(payloads))*recordHeaderBytes
 	for _, payload := range payloads {
 		if payload == nil {
 			continue
@@ -44,108 +50,188 @@ func (j *Journal) Prepare(payloads []*log.Payload) (*Prepared, error) {
 			return nil, fmt.Errorf("%w: payload of %d bytes, limit %d", ErrTooLarge, len(payload.Bytes), payloadMaxBytes)
 		}
 		n++
+		length += sealHeaderBytes
+		if len(payload.Bytes) < j.c.LargeBytes {
+			length += int64(sealedOverBytes + len(payload.Bytes))
+		}
+	}
+	if err := j.refuseTooLarge(len(payloads), length); err != nil {
+		return nil, err
+	}
+	if n > j.c.SegmentSlots {
+		return nil, fmt.Errorf("%w: %d payloads in a batch, limit %d", ErrTooLarge, n, j.c.SegmentSlots)
+	}
+	if err := j.reserve(p, len(payloads), length); err != nil {
+		return nil, err
 	}
 	if n == 0 {
 		return p, nil
 	}
-	p.any = true
-	file, slot, keys, err := j.draw(n)
+	drawn, err := j.draw(n)
 	if err != nil {
+		j.Discard(p)
 		return nil, err
 	}
-	defer clear(keys)
-	p.file = file
+	p.any, p.file = true, uint64(drawn[0].key.file)
+	for i, payload := range payloads {
+		if payload != nil {
+			p.seals[i], drawn = drawn[0], drawn[1:]
+		}
+	}
 	for i, payload := range payloads {
 		if payload == nil {
 			continue
 		}
-		pos := keyPos{uint32(file), uint32(slot)}
-		if p.seals[i], err = j.seal(pos, keys[:keyBytes], payload); err != nil {
+		if err := j.seal(p.seals[i], payload); err != nil {
 			j.Discard(p)
 			return nil, err
 		}
-		slot, keys = slot+1, keys[keyBytes:]
 	}
 	return p, nil
 }
 
-// Discard gives up prepared payloads that will not be placed.
+// Discard gives up prepared payloads that will not be placed, and gives back their room and their keys.
 func (j *Journal) Discard(p *Prepared) {
-	for i, s := range p.seals {
-		if s != nil && s.kind == kindFile {
-			// If it stays, the settling of its key file removes it.
-			_ = j.c.FS.Remove(j.names.payload(s.key))
+	var back []*sealed
+	for _, s := range p.seals {
+		if s != nil && (s.kind != kindFile || j.rekey(s)) {
+			back = append(back, s)
 		}
-		p.seals[i] = nil
-	}
-	p.seals = nil
-}
-
-// draw takes n keys that nobody else gets. They come from the key file of the segment that is being filled or, when
-// its slots are used up, of the next one.
-func (j *Journal) draw(n int) (file uint64, slot int, keys []byte, err error) {
-	if n > j.c.SegmentSlots {
-		return 0, 0, nil, fmt.Errorf("%w: %d payloads in a batch, limit %d", ErrTooLarge, n, j.c.SegmentSlots)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for {
-		if file, slot, err = j.nextSlots(n); err != nil {
-			return 0, 0, nil, err
+	for _, s := range back {
+		if k := j.keys[uint64(s.key.file)]; k != nil {
+			k.giveBack(s.key.slot, s.secret)
 		}
-		if j.keys[file] != nil {
-			break
-		}
-		if err := j.awaitPreparation(); err != nil {
-			return 0, 0, nil, err
-		}
+		clear(s.secret[:])
 	}
-	j.drawFile, j.drawSlot = file, slot
-	j.drawSlot += n
-	keys = make([]byte, n*keyBytes)
-	drawn := j.keys[file][slot*keyBytes:][:len(keys)]
-	copy(keys, drawn)
-	clear(drawn)
-	return file, slot, keys, nil
+	j.queuedRecords -= p.records
+	j.queuedBytes -= p.bytes
+	*p = Prepared{}
 }
 
-// nextSlots tells where the next n keys come from. The caller holds mu.
-func (j *Journal) nextSlots(n int) (file uint64, slot int, err error) {
-	switch {
-	case j.drawFile < j.placeSegment:
-		return j.placeSegment, 0, nil
-	case j.drawSlot+n <= j.c.SegmentSlots:
-		return j.drawFile, j.drawSlot, nil
-	case j.drawFile == j.placeSegment:
-		return j.drawFile + 1, 0, nil
+// rekey gives the slot of a large payload that is discarded another key, so that its file, of which nobody knows how
+// much is on disk, and which a crash may bring back, never opens again. A slot that it cannot give another key stays
+// drawn, until settle destroys it.
+func (j *Journal) rekey(s *sealed) bool {
+	rand.Read(s.secret[:])
+	j.eraseMu.Lock()
+	defer j.eraseMu.Unlock()
+	err := j.writeKey(s.key, s.secret)
+	if errors.Is(err, errSync) {
+		j.fail(fmt.Errorf("discard key: %w", err))
 	}
-	// Keys two segments ahead would outlive the window in which settle looks for their records.
-	return 0, 0, fmt.Errorf("%w: key slots are used up", ErrBusy)
+	// If it stays, the settling of its key file removes it.
+	_ = j.c.FS.Remove(j.names.payload(s.key))
+	return err == nil
 }
 
-// seal encrypts one payload and writes it if it is large.
-func (j *Journal) seal(pos keyPos, key []byte, p *log.Payload) (*sealed, error) {
-	gcm, err := newGCM(key)
+// writeKey writes a key and syncs it. The caller holds eraseMu.
+func (j *Journal) writeKey(pos keyPos, key [keyBytes]byte) error {
+	f, err := j.c.FS.Open(j.names.key(uint64(pos.file)))
 	if err != nil {
-		return nil, fmt.Errorf("seal payload: %w", err)
+		return err
+	}
+	if _, err = f.WriteAt(key[:], int64(pos.slot)*keyBytes); err == nil {
+		err = synced(f)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// errSync: a sync failed. What it was to make durable may or may not be on the medium, and must not be asked for again.
+var errSync = errors.New("sync failed")
+
+// synced syncs a file. Its error is an errSync.
+func synced(f disk.File) error {
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", errSync, err)
+	}
+	return nil
+}
+
+// keyFile are the keys of one segment, for payloads to take.
+type keyFile struct {
+	keys  []byte   // those that were taken are zero
+	drawn int      // slots from the front that were ever taken
+	free  []uint32 // of these, the ones given back
+}
+
+// left is how many keys can be taken.
+func (k *keyFile) left() int { return len(k.keys)/keyBytes - k.drawn + len(k.free) }
+
+// take takes a key that nobody else has. There must be one left.
+func (k *keyFile) take() (slot uint32, secret [keyBytes]byte) {
+	if last := len(k.free) - 1; last >= 0 {
+		slot, k.free = k.free[last], k.free[:last]
+	} else {
+		slot = uint32(k.drawn)
+		k.drawn++
+	}
+	key := k.keys[slot*keyBytes:][:keyBytes]
+	secret = [keyBytes]byte(key)
+	clear(key)
+	return slot, secret
+}
+
+// giveBack takes back a key that sealed nothing that is, or may come back, on disk.
+func (k *keyFile) giveBack(slot uint32, secret [keyBytes]byte) {
+	copy(k.keys[slot*keyBytes:], secret[:])
+	k.free = append(k.free, slot)
+}
+
+// draw takes n keys that nobody else gets, all of one file: that of the segment that is being filled or, when its slots
+// are used up, that of the next one. Keys two segments ahead would outlive the window in which settle looks for their
+// records.
+func (j *Journal) draw(n int) ([]*sealed, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for file := j.placeSegment; file <= j.placeSegment+1; {
+		k := j.keys[file]
+		switch {
+		case k == nil:
+			if err := j.awaitPreparation(); err != nil {
+				return nil, err
+			}
+			file = j.placeSegment // it may have moved
+			continue
+		case k.left() < n:
+			file++
+			continue
+		}
+		drawn := make([]*sealed, n)
+		for i := range drawn {
+			slot, secret := k.take()
+			drawn[i] = &sealed{kind: kindInline, key: keyPos{uint32(file), slot}, secret: secret}
+		}
+		return drawn, nil
+	}
+	return nil, fmt.Errorf("%w: key slots are used up", ErrBusy)
+}
+
+// seal encrypts one payload under the key that was drawn for it, and writes it if it is large.
+func (j *Journal) seal(s *sealed, p *log.Payload) error {
+	gcm, err := newGCM(s.secret[:])
+	if err != nil {
+		return fmt.Errorf("seal payload: %w", err)
 	}
 	plain := make([]byte, 0, saltBytes+len(p.Bytes))
 	plain = append(append(plain, p.Salt[:]...), p.Bytes...)
-	box := gcm.Seal(make([]byte, 0, sealedOverBytes+len(p.Bytes)), nil, plain, j.id.additional(pos))
+	box := gcm.Seal(make([]byte, 0, sealedOverBytes+len(p.Bytes)), nil, plain, j.id.additional(s.key))
 	clear(plain)
-	s := &sealed{kind: kindInline, key: pos, length: uint32(len(box)), crc: crc32.Checksum(box, castagnoli()), inline: box}
+	s.length, s.crc = uint32(len(box)), crc32.Checksum(box, castagnoli())
 	if len(p.Bytes) < j.c.LargeBytes {
-		return s, nil
+		s.inline = box
+		return nil
 	}
-	s.kind, s.inline = kindFile, nil
-	if err := j.writeLarge(pos, box); err != nil {
-		return nil, fmt.Errorf("store large payload: %w", err)
+	if err := j.writeLarge(s, box); err != nil {
+		return fmt.Errorf("store large payload: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
-// newGCM returns the sealing of one key, with a random nonce in front. A key seals once, so the nonce is only a
-// second line of defence, should a key ever be drawn twice.
+// newGCM returns the sealing of one key, with a random nonce in front. A key seals once, unless the first payload was
+// given up before it reached the disk; the nonce is the second line of defence.
 func newGCM(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -181,7 +267,8 @@ func (j id) unseal(pos keyPos, key, box []byte) (log.Payload, error) {
 // names durable. A write that fails is the caller's trouble alone; a sync that fails stops the journal.
 //
 // The order of durable steps: folder made, its parent synced, file written, file synced, folder synced.
-func (j *Journal) writeLarge(pos keyPos, box []byte) error {
+func (j *Journal) writeLarge(s *sealed, box []byte) error {
+	pos := s.key
 	if err := j.makeLargeDir(uint64(pos.file)); err != nil {
 		return err
 	}
@@ -190,8 +277,9 @@ func (j *Journal) writeLarge(pos keyPos, box []byte) error {
 	if err != nil {
 		return err
 	}
+	s.kind = kindFile
 	if _, err = f.WriteAt(box, 0); err != nil {
-		return errors.Join(err, f.Close(), j.c.FS.Remove(name))
+		return errors.Join(err, f.Close())
 	}
 	if err = f.Sync(); err == nil {
 		err = j.c.FS.SyncDir(j.names.largeDir(uint64(pos.file)))
@@ -216,8 +304,8 @@ func (j *Journal) makeLargeDir(file uint64) error {
 		j.fail(err)
 		return err
 	}
-	// Later files cannot be far: draw never goes back.
-	clear(j.dirs)
+	// draw goes back by no more than one.
+	maps.DeleteFunc(j.dirs, func(old uint64, _ bool) bool { return old+1 < file })
 	j.dirs[file] = true
 	return nil
 }
@@ -240,7 +328,7 @@ func (j *Journal) makeKeys(number uint64) ([]byte, error) {
 	if err := errors.Join(writeKeys(f, keys), f.Close()); err != nil {
 		return nil, fmt.Errorf("write keys: %w", err)
 	}
-	if err := j.c.FS.SyncDir(j.names.keys()); err != nil {
+	if err := j.syncDir(j.names.keys()); err != nil {
 		return nil, fmt.Errorf("sync key folder: %w", err)
 	}
 	return keys, nil

@@ -8,7 +8,7 @@ import (
 // Stats are figures for metrics.
 type Stats struct {
 	Size          uint64        // durable records
-	QueuedRecords int           // placed, not yet durable
+	QueuedRecords int           // let in, not yet durable
 	QueuedBytes   int64         // of those
 	Segment       uint64        // number of the one that is filled
 	SegmentUsed   int64         // bytes of it used or promised

@@ -46,6 +46,7 @@ type FS struct {
 	durable map[string]*node // what a crash leaves for certain
 	pending []*change        // of names, in order
 	locks   map[string]bool
+	failed  map[string]error // directories whose sync has failed, until the process is restarted
 
 	ops, calls int // changes; calls of any kind
 	crashAt    int
@@ -85,6 +86,7 @@ func New(seed uint64) *FS {
 		live:    map[string]*node{".": {dir: true}, "/": {dir: true}},
 		durable: map[string]*node{".": {dir: true}, "/": {dir: true}},
 		locks:   map[string]bool{},
+		failed:  map[string]error{},
 	}
 }
 
@@ -288,8 +290,14 @@ func (f *FS) SyncDir(name string) error {
 	if f.crashed {
 		return ErrCrashed
 	}
+	if err := f.failed[name]; err != nil {
+		return err
+	}
 	if _, err := f.find("sync", name); err != nil {
 		return err
+	}
+	if fails {
+		f.failed[name] = failed
 	}
 	if err := f.op(); err != nil {
 		return err

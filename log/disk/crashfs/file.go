@@ -32,7 +32,7 @@ func (f *file) ReadAt(b []byte, off int64) (int, error) {
 func (f *file) WriteAt(b []byte, off int64) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	fails, failed := f.fs.begin(true)
+	fails, failed := f.fs.begin(off+int64(len(b)) > int64(len(f.node.live)))
 	if f.fs.crashed {
 		return 0, ErrCrashed
 	}
