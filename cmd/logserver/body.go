@@ -112,7 +112,11 @@ func readBody(r *http.Request) ([]byte, error) {
 			return nil, fmt.Errorf("%w body: it was cut short: %w", log.ErrMalformed, err)
 		}
 		if len(text) == cap(text) {
-			text = slices.Grow(text, len(text))
+			more := len(text)
+			if r.ContentLength > 0 {
+				more = max(1, min(more, int(r.ContentLength)-len(text)))
+			}
+			text = slices.Grow(text, more)
 		}
 	}
 }

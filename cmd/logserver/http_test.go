@@ -17,7 +17,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/pipe-roll/piperoll/docs/api"
@@ -29,6 +31,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 )
 
 // An inside is a log that runs without a listener, so that a test reaches what no client can.
@@ -160,9 +163,9 @@ func TestAPanicIsAnErrorWithAnAnswer(t *testing.T) {
 	r := newLog(t, nil)
 	must(t, r.stop())
 	in := r.inside()
-	began := false
+	var began atomic.Bool
 	addr := in.serveHandler(func(w http.ResponseWriter, _ *http.Request, _ principal) error {
-		if began {
+		if began.Load() {
 			_, _ = w.Write(make([]byte, 1<<16)) // it leaves the buffers
 		}
 		panic("bad index math")
@@ -173,7 +176,7 @@ func TestAPanicIsAnErrorWithAnAnswer(t *testing.T) {
 	if bytes.Contains(a.body, []byte("index math")) || !bytes.Contains(a.body, []byte("may or may not be in the log")) {
 		t.Errorf("the answer to a panic is %s", a.body)
 	}
-	began = true
+	began.Store(true)
 	if _, _, err := halfClosed(t, addr, r.admin); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("an answer that a panic cut short ends with %v, want an unexpected EOF", err)
 	}
@@ -515,4 +518,40 @@ func TestAServerThatRefusesItsFilesExitsWithAFailedCheck(t *testing.T) {
 		}
 	}
 	must(t, os.WriteFile(anchor, good, 0o600))
+}
+
+func TestABodyOfAnySizeIsReadWhole(t *testing.T) {
+	all := semaphore.NewWeighted(1 << 20)
+	var failed error
+	h := limitBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := readBody(r)
+		must(t, err)
+		if kept := bodyText(r); !bytes.Equal(b, kept) {
+			t.Errorf("%d bytes were read, %d are committed to", len(b), len(kept))
+		}
+		_, err = w.Write(b)
+		must(t, err)
+	}), Limits{BodyBytes: 1 << 20}, all, func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err })
+	for _, size := range []int{1, 511, 512, 513, bodyStep - 1, bodyStep, bodyStep + 1, 3 * bodyStep, 1<<20 - 1, 1 << 20} {
+		want := bytes.Repeat([]byte("piperoll"), size/8+1)[:size]
+		for declared, reader := range map[int64]func(io.Reader) io.Reader{
+			int64(size): iotest.DataErrReader, -1: iotest.HalfReader, // with its end in the last read, and after it
+		} {
+			req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", reader(bytes.NewReader(want)))
+			req.ContentLength = declared
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, req)
+			if !bytes.Equal(w.Body.Bytes(), want) {
+				t.Errorf("a body of %d bytes, declared %d, is read as %d bytes", size, declared, w.Body.Len())
+			}
+			if !all.TryAcquire(1 << 20) {
+				t.Fatalf("a body of %d bytes, declared %d, was not given back", size, declared)
+			}
+			all.Release(1 << 20)
+		}
+	}
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(make([]byte, 1<<20+1)))
+	if h.ServeHTTP(httptest.NewRecorder(), req); !errors.Is(failed, errTooLarge) {
+		t.Errorf("a body of a byte too many: %v", failed)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,12 +20,22 @@ import (
 
 // A recorder is a log that keeps what a trail writes, or refuses it.
 type recorder struct {
-	entries []string // kind, by, and objects or count
-	logged  bytes.Buffer
-	fail    error
+	logged lockedBuffer
+
+	mu      sync.Mutex
+	entries []string // guarded by mu: kind, by, and objects or count
+	fail    error    // guarded by mu
+}
+
+func (c *recorder) failWith(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail = err
 }
 
 func (c *recorder) record(ctx context.Context, e serverEvent) (sequencer.Result, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := errors.Join(ctx.Err(), c.fail); err != nil {
 		return sequencer.Result{}, err
 	}
@@ -50,6 +61,8 @@ func (c *recorder) record(ctx context.Context, e serverEvent) (sequencer.Result,
 
 // wrote gives the entries since it was asked last, sorted.
 func (c *recorder) wrote() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	all := slices.Sorted(slices.Values(c.entries))
 	c.entries = nil
 	return all
@@ -148,7 +161,7 @@ func TestReadsAreOneEntryPerPrincipalAndMinuteAndOnePerHourForFollowers(t *testi
 
 func TestCountsStayUntilTheirEntriesAreDurable(t *testing.T) {
 	trailOf(t, func(c *recorder, tr *trail, stop func()) {
-		c.fail = sequencer.ErrBusy
+		c.failWith(sequencer.ErrBusy)
 		tr.refused(t.Context(), crmPerson, crmByKey, nil) // the first one, too
 		tr.refused(t.Context(), crmPerson, crmByKey, nil)
 		tr.read(crmPerson)
@@ -159,10 +172,10 @@ func TestCountsStayUntilTheirEntriesAreDurable(t *testing.T) {
 		tr.read(crmPerson)
 		nextWindow()
 		wantEntries(t, "while the log is busy", c.wrote())
-		c.fail = nil
+		c.failWith(nil)
 		nextWindow()
 		wantEntries(t, "when it is not", c.wrote(), "access.summary crm reads=2", fmt.Sprintf(crmEntry, 3), "log.refused.summary log rate=1")
-		c.fail = sequencer.ErrReadOnly
+		c.failWith(sequencer.ErrReadOnly)
 		tr.read(crmPerson)
 		stop()
 		if text := c.logged.String(); !strings.Contains(text, "trail was lost") || !strings.Contains(text, "requests=2") {
