@@ -110,7 +110,7 @@ func (d *directory) add(folder string, e fs.DirEntry, f *log.Findings) error {
 		f.Fail("integrity.layout", "%s is no regular file", file.Path())
 		return nil
 	}
-	info, err := d.folder(folder).Lstat(e.Name())
+	info, err := e.Info() // came with the listing of a Root; Lstat would be a system call more for each file
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,10 @@ func (v *verification) report() *report {
 	}
 	switch {
 	case v.unsupported && !slices.ContainsFunc(all, certain):
-		r.Exit, r.Result = exitVersion, "the log has entries of a version that this verifier does not know: what failed may come of them"
+		r.Exit, r.Result = exitVersion, "the log has entries of a version that this verifier does not know"
+		if v.f.Failed() {
+			r.Result += "; what failed may come of them"
+		}
 	case v.f.Failed():
 		r.Exit, r.Result = exitFailed, "FAILED: tampered with, or something is omitted; keep the files, they are the evidence"
 	case v.policy == nil:
