@@ -126,7 +126,11 @@ type remoteProblem struct {
 }
 
 func (p *remoteProblem) Error() string {
-	return fmt.Sprintf("%s: the log says %d: %s", p.what, p.Status, p.Detail)
+	text := fmt.Sprintf("%s: the log says %d: %s", p.what, p.Status, p.Detail)
+	if p.Hint != "" {
+		text += "; " + p.Hint
+	}
+	return text
 }
 
 // do asks the server. An answer that is a problem is a *remoteProblem.

@@ -555,3 +555,14 @@ func TestABodyOfAnySizeIsReadWhole(t *testing.T) {
 		t.Errorf("a body of a byte too many: %v", failed)
 	}
 }
+
+func TestACommandSaysWhatTheLogAdvises(t *testing.T) {
+	r := newLog(t, nil)
+	token := filepath.Join(t.TempDir(), "token")
+	must(t, os.WriteFile(token, []byte("pr_forgotten"), 0o600))
+	var errOut bytes.Buffer
+	code := run(t.Context(), []string{"search", "-url", r.url, "-token-file", token}, io.Discard, &errOut, nil)
+	if code != exitUsage || !strings.Contains(errOut.String(), "logserver token makes one") {
+		t.Errorf("a search with a wrong token exits with %d: %s", code, &errOut)
+	}
+}
