@@ -148,9 +148,9 @@ type Sequencer struct {
 	stop  chan struct{} // closed when Run ends
 
 	mu          sync.Mutex
-	readOnly    error  // why, once latched
+	latched     error  // why the log is read-only until a restart
+	stopping    bool   // it takes no more requests, and serves those it has
 	lastControl uint64 // for LastControl
-	next        uint64 // for Next
 
 	state state // owned by Run
 }
@@ -189,7 +189,6 @@ func New(c Config) *Sequencer {
 		queue:       make(chan *job, c.QueueRequests),
 		stop:        make(chan struct{}),
 		lastControl: c.LastControl,
-		next:        c.Next,
 	}
 	s.state = newState(&s.c)
 	return s
@@ -207,15 +206,18 @@ func (s *Sequencer) LastControl() uint64 {
 func (s *Sequencer) ReadOnly() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.readOnly
+	if s.latched == nil && s.stopping {
+		return fmt.Errorf("%w: it is stopping", ErrReadOnly)
+	}
+	return s.latched
 }
 
 // Latch makes the log read-only until a restart: reason is what went wrong.
 func (s *Sequencer) Latch(reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.readOnly == nil {
-		s.readOnly = fmt.Errorf("%w: %w", ErrReadOnly, reason)
+	if s.latched == nil {
+		s.latched = fmt.Errorf("%w: %w", ErrReadOnly, reason)
 		s.c.Logger.Error("log became read-only", "err", reason)
 	}
 }
@@ -224,9 +226,14 @@ func (s *Sequencer) Latch(reason error) {
 func (s *Sequencer) stopTaking() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.readOnly == nil {
-		s.readOnly = fmt.Errorf("%w: it is stopping", ErrReadOnly)
-	}
+	s.stopping = true
+}
+
+// failed says why nothing may be placed any more; nil while it may.
+func (s *Sequencer) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latched
 }
 
 // Queued gives the number of requests that wait.
@@ -256,6 +263,11 @@ func (s *Sequencer) Run(ctx context.Context) error {
 
 func (s *Sequencer) serve(j *job) {
 	defer close(j.done)
+	// What was queued before the log became read-only must not be placed by a
+	// state that nobody trusts any more.
+	if j.err = s.failed(); j.err != nil {
+		return
+	}
 	if j.err = j.ctx.Err(); j.err != nil {
 		return // nobody waits for the answer, and nothing has been placed
 	}
@@ -264,7 +276,7 @@ func (s *Sequencer) serve(j *job) {
 		s.Latch(j.err)
 	}
 	s.mu.Lock()
-	s.lastControl, s.next = s.state.lastControl, s.state.next
+	s.lastControl = s.state.lastControl
 	s.mu.Unlock()
 }
 
