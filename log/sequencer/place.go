@@ -43,7 +43,6 @@ type state struct {
 	startMS      uint64 // wall clock when Elapsed was 0
 	streams      map[string]*streamState
 	migrations   map[string]*migrationState
-	evictAt      uint64 // the next index at which evict looks again
 }
 
 type streamState struct {
@@ -283,6 +282,9 @@ func (s *state) stream(name string) (*streamState, error) {
 	if st := s.streams[name]; st != nil {
 		return st, nil
 	}
+	if err := s.room(); err != nil {
+		return nil, err
+	}
 	// What is not in memory has been followed by the index: see evict.
 	st, ok, err := s.c.Index.Stream(name)
 	if err != nil {
@@ -298,6 +300,9 @@ func (s *state) migration(name string) (*migrationState, error) {
 	if m := s.migrations[name]; m != nil {
 		return m, nil
 	}
+	if err := s.room(); err != nil {
+		return nil, err
+	}
 	m, _, err := s.c.Index.Migration(name)
 	if err != nil {
 		return nil, fmt.Errorf("read state of migration %q: %w", name, err)
@@ -306,28 +311,47 @@ func (s *state) migration(name string) (*migrationState, error) {
 	return &migrationState{Migration: m}, nil
 }
 
-// evictEvery spaces the walks over all states when the index lags.
-const evictEvery = 1000
+// evictSample bounds the states that evict looks at for one request. It is more
+// than a request brings in, so they become fewer as soon as the index is near.
+const evictSample = 16
 
-// evict forgets states when there are too many, but none that the index has
-// not followed: memory and index together always know every head.
+// evict forgets some states when there are too many, but none that the index
+// has not followed: memory and index together always know every head.
 func (s *state) evict() {
-	if len(s.streams)+len(s.migrations) <= s.c.StreamsInMemory || s.next < s.evictAt {
+	if s.inMemory() <= s.c.StreamsInMemory {
 		return
 	}
-	s.evictAt = s.next + evictEvery
 	cursor := s.c.Index.Cursor()
-	for name, st := range s.streams {
-		if st.Index < cursor {
-			delete(s.streams, name)
+	forgetSome(s.streams, func(st *streamState) bool { return st.Index < cursor })
+	forgetSome(s.migrations, func(m *migrationState) bool { return m.index < cursor })
+}
+
+// forgetSome looks at a few states: the loop begins somewhere in the map.
+func forgetSome[T any](states map[string]T, followed func(T) bool) {
+	looked := 0
+	for name, st := range states {
+		if followed(st) {
+			delete(states, name)
 		}
-	}
-	for name, m := range s.migrations {
-		if m.index < cursor {
-			delete(s.migrations, name)
+		if looked++; looked == evictSample {
+			return
 		}
 	}
 }
+
+// room refuses one more state when there are far too many, which is when the
+// index is far behind.
+func (s *state) room() error {
+	if n := s.inMemory(); n >= 2*s.c.StreamsInMemory {
+		s.evict()
+		if s.inMemory() == n {
+			return fmt.Errorf("%w: %d streams and migrations wait for the index, which has followed %d of %d entries", ErrBusy, n, s.c.Index.Cursor(), s.next)
+		}
+	}
+	return nil
+}
+
+func (s *state) inMemory() int { return len(s.streams) + len(s.migrations) }
 
 // clockSlack is how far the wall clock may run from the monotonic one.
 const clockSlack = 2 * time.Second

@@ -88,7 +88,8 @@ type Config struct {
 
 	// QueueRequests bounds the requests that wait. Default 4096.
 	QueueRequests int
-	// StreamsInMemory bounds the stream states kept in memory. Default 100,000.
+	// StreamsInMemory bounds the states of streams and migrations kept in
+	// memory; while the index lags there are up to twice as many. Default 100,000.
 	StreamsInMemory int
 	// Now is the wall clock; default time.Now. Tests that must jump set it.
 	Now func() time.Time
