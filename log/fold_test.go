@@ -402,7 +402,7 @@ func TestBadKeyEntries(t *testing.T) {
 		"small order":            {"key.registered", KeyRegistered{Principal: "p"}.Marshal(), ErrKey},
 		"proof of another":       {"key.registered", KeyRegistered{Key: key, Principal: "thief", Proof: &stolen.Sig}.Marshal(), ErrSignature},
 		"its own predecessor":    {"key.registered", KeyRegistered{Key: key, Principal: "owner", Previous: &self}.Marshal(), ErrKey},
-		"revoked and not there":  {"key.revoked", KeyRevoked{Key: key.ID()}.Marshal(), ErrKey},
+		"revoked and not there":  {"key.revoked", KeyRevoked{Key: key.ID()}.Marshal(), ErrKeyUnknown},
 		"kind of something else": {"key.other", []byte("anything"), nil},
 	} {
 		var r Keyring

@@ -25,8 +25,12 @@ type Sig struct {
 	Sig [ed25519.SignatureSize]byte
 }
 
-// ErrKey means that a public key must not be used.
-var ErrKey = errors.New("unusable public key")
+// Reasons why a key is not taken.
+var (
+	ErrKey        = errors.New("unusable public key")       // it must not be used
+	ErrKeyTaken   = errors.New("key is registered already") // once revoked, too
+	ErrKeyUnknown = errors.New("no such valid key")         // not registered, or revoked already
+)
 
 // smallOrder lists the y-coordinates, sign bit cleared, of the points of small
 // order, second spellings included. A signature under such a key verifies for

@@ -134,41 +134,55 @@ type KeyState struct {
 
 // Apply folds one entry with its payload bytes. Entries of other kinds are
 // ignored, and so are those that the log did not attest itself: nobody
-// registers a key by submitting an event.
+// registers a key by submitting an event. An entry that gives an error changes
+// nothing: whoever folds goes on without it.
 func (r *Keyring) Apply(index uint64, e Entry, payload []byte) error {
-	if e.Log.Attested != AttestedByLog || e.Event.Migration != serverMigration {
-		return nil
-	}
-	switch e.Event.Kind {
-	case "key.registered":
-		k, err := ParseKeyRegistered(payload)
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
-		return r.register(index, e.Event.Log, k)
-	case "key.revoked":
-		k, err := ParseKeyRevoked(payload)
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
-		state := r.keys[k.Key]
-		if state == nil || state.Revoked != nil {
-			return fmt.Errorf("entry %d: %w: revoked key %s is not registered", index, ErrKey, k.Key)
-		}
-		state.Revoked, state.CompromisedSince = &index, k.CompromisedSince
-	}
-	return nil
-}
-
-func (r *Keyring) register(index uint64, origin string, k KeyRegistered) error {
-	if err := r.CheckRegistration(origin, k); err != nil {
-		return fmt.Errorf("entry %d: %w", index, err)
+	state, err := r.change(index, e, payload)
+	if err != nil || state == nil {
+		return err
 	}
 	if r.keys == nil {
 		r.keys = make(map[Hash]*KeyState)
 	}
-	r.keys[k.Key.ID()] = &KeyState{Key: k.Key, Principal: k.Principal, Registered: index, Proven: k.Proof != nil}
+	r.keys[state.Key.ID()] = state
 	return nil
+}
+
+// Check gives the error that Apply would, and changes nothing.
+func (r *Keyring) Check(index uint64, e Entry, payload []byte) error {
+	_, err := r.change(index, e, payload)
+	return err
+}
+
+// change gives the state of the key that the entry is about, after it; nil if
+// it is about none.
+func (r *Keyring) change(index uint64, e Entry, payload []byte) (*KeyState, error) {
+	if e.Log.Attested != AttestedByLog || e.Event.Migration != serverMigration {
+		return nil, nil
+	}
+	switch e.Event.Kind {
+	case "key.registered":
+		k, err := ParseKeyRegistered(payload)
+		if err == nil {
+			err = r.CheckRegistration(e.Event.Log, k)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: %w", index, err)
+		}
+		return &KeyState{Key: k.Key, Principal: k.Principal, Registered: index, Proven: k.Proof != nil}, nil
+	case "key.revoked":
+		k, err := ParseKeyRevoked(payload)
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: %w", index, err)
+		}
+		state, ok := r.Lookup(k.Key)
+		if !ok || state.Revoked != nil {
+			return nil, fmt.Errorf("entry %d: %w: %s cannot be revoked", index, ErrKeyUnknown, k.Key)
+		}
+		state.Revoked, state.CompromisedSince = &index, k.CompromisedSince
+		return &state, nil
+	}
+	return nil, nil
 }
 
 // CheckRegistration says whether k may be registered: a usable key, new to the
@@ -178,7 +192,7 @@ func (r *Keyring) CheckRegistration(origin string, k KeyRegistered) error {
 		return err
 	}
 	if r.keys[k.Key.ID()] != nil {
-		return fmt.Errorf("%w: key %s is registered already", ErrKey, k.Key.ID())
+		return fmt.Errorf("%w: %s", ErrKeyTaken, k.Key.ID())
 	}
 	if k.Proof != nil {
 		if err := (Sig{k.Key.ID(), *k.Proof}).Verify(k.Key, PossessionText(origin, k.Principal, k.Key)); err != nil {

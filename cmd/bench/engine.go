@@ -195,5 +195,6 @@ func (o orderOf) Enqueue(records []log.Record) (sequencer.Pending, error) {
 // noControl folds nothing: the load has no control entries.
 type noControl struct{}
 
+func (noControl) Check(uint64, log.Entry, []byte) error   { return nil }
 func (noControl) Apply(uint64, log.Entry, []byte) error   { return nil }
 func (noControl) KeyValid(log.Hash, string, uint64) error { return nil }

@@ -84,30 +84,55 @@ func newAccess(now func() time.Time) *access {
 	return &access{now: now, tokens: make(map[log.Hash]log.TokenCreated), byID: make(map[string]log.Hash)}
 }
 
-// Apply folds one control entry. It implements sequencer.Control.
-func (a *access) Apply(index uint64, e log.Entry, payload []byte) error {
-	if log.ClassOf(e.Event.Kind) != log.Server {
-		return nil
+// Check gives the error that Apply would. It implements sequencer.Control: asked
+// in the order of the log, so that of two who ask for the same at once, the
+// second is told so.
+func (a *access) Check(index uint64, e log.Entry, payload []byte) error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if _, err := a.change(index, e, payload); err != nil {
+		return err
 	}
+	return a.keys.Check(index, e, payload)
+}
+
+// Apply folds one control entry. It implements sequencer.Control. An entry that
+// gives an error changes nothing.
+func (a *access) Apply(index uint64, e log.Entry, payload []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	change, err := a.change(index, e, payload)
+	if err != nil {
+		return err
+	}
+	change()
+	return a.keys.Apply(index, e, payload)
+}
+
+// change gives what an entry does to the tokens. The caller holds mu.
+func (a *access) change(index uint64, e log.Entry, payload []byte) (func(), error) {
 	switch e.Event.Kind {
 	case "access.token.created":
 		t, err := log.ParseTokenCreated(payload)
 		if err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
+			return nil, fmt.Errorf("entry %d: %w", index, err)
 		}
-		a.tokens[t.Hash] = t
-		a.byID[t.ID] = t.Hash
+		if _, ok := a.byID[t.ID]; ok {
+			return nil, fmt.Errorf("entry %d: another token has the id %q", index, t.ID)
+		}
+		return func() { a.tokens[t.Hash], a.byID[t.ID] = t, t.Hash }, nil
 	case "access.token.revoked":
 		t, err := log.ParseTokenRevoked(payload)
 		if err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
+			return nil, fmt.Errorf("entry %d: %w", index, err)
 		}
-		delete(a.tokens, a.byID[t.ID])
-		delete(a.byID, t.ID)
+		hash, ok := a.byID[t.ID]
+		if !ok {
+			return nil, fmt.Errorf("%w: no valid token %q", errNotFound, t.ID)
+		}
+		return func() { delete(a.tokens, hash); delete(a.byID, t.ID) }, nil
 	}
-	return a.keys.Apply(index, e, payload)
+	return func() {}, nil
 }
 
 // KeyValid implements sequencer.Control.
@@ -122,21 +147,6 @@ func (a *access) key(id log.Hash) (log.KeyState, bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.keys.Lookup(id)
-}
-
-// checkKey says whether a key may be registered.
-func (a *access) checkKey(origin string, k log.KeyRegistered) error {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.keys.CheckRegistration(origin, k)
-}
-
-// hasToken says whether a token of this id is valid.
-func (a *access) hasToken(id string) bool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	_, ok := a.byID[id]
-	return ok
 }
 
 const bearer = "Bearer "

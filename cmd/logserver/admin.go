@@ -80,8 +80,8 @@ type indexAnswer struct {
 
 func (s *site) revokeToken(w http.ResponseWriter, r *http.Request, by principal) error {
 	id := r.PathValue("id")
-	if !s.ledger.access.hasToken(id) {
-		return fmt.Errorf("%w: no valid token %q", errNotFound, id)
+	if !log.ValidName(id) {
+		return fmt.Errorf("%w: no token %q", errNotFound, id)
 	}
 	result, err := s.ledger.record(r.Context(), serverEvent{
 		kind: "access.token.revoked", stream: streamAccess, by: by.name, auth: by.auth,
@@ -111,9 +111,6 @@ type keyAnswer struct {
 func (l *ledger) registerKey(ctx context.Context, by, auth string, req keyRequest) (keyAnswer, error) {
 	k, err := req.parse()
 	if err != nil {
-		return keyAnswer{}, err
-	}
-	if err := l.access.checkKey(l.c.Origin, k); err != nil {
 		return keyAnswer{}, err
 	}
 	id := k.Key.ID()
@@ -195,10 +192,13 @@ func (s *site) revokeKey(w http.ResponseWriter, r *http.Request, by principal) e
 	if err := readJSON(r, &req); err != nil {
 		return err
 	}
+	if since, size := req.CompromisedSince, s.ledger.journal.Size(); since != nil && *since > size {
+		return fmt.Errorf("%w request: compromised_since %d is an index, and the log has %d entries", log.ErrMalformed, *since, size)
+	}
 	id := log.Hash(raw)
 	k, ok := s.ledger.access.key(id)
-	if !ok || k.Revoked != nil {
-		return fmt.Errorf("%w: no valid key %x", errNotFound, raw)
+	if !ok {
+		return fmt.Errorf("%w: no key %x", errNotFound, raw)
 	}
 	result, err := s.ledger.record(r.Context(), serverEvent{
 		kind: "key.revoked", stream: streamKeys, by: by.name, auth: by.auth,

@@ -125,6 +125,9 @@ func (f *fsck) entries(ctx context.Context) error {
 		return err
 	}
 	audit.Finish()
+	for _, err := range f.l.ignored {
+		f.findings.Fail("control", "%v", err)
+	}
 	f.erasures()
 	f.stage("comparing the index")
 	f.keys, err = check.Compare(ctx, 20, func(d index.Difference) { f.findings.Fail("index", "%s: %s", d.Key, d.Fault) })

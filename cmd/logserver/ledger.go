@@ -35,6 +35,7 @@ type ledger struct {
 	index   *index.Index
 	reader  *reader.Reader
 	access  *access
+	ignored []error // why entries were left out of a fold
 	seq     *sequencer.Sequencer
 }
 
@@ -139,7 +140,12 @@ func (l *ledger) replay() error {
 				return fmt.Errorf("entry 0: %w", err)
 			}
 		}
-		return l.access.Apply(i, e, payload)
+		// The sequencer lets none in that the fold does not take. If one is there
+		// all the same, the fold goes on without it, as a verifier's does.
+		if err := l.access.Apply(i, e, payload); err != nil {
+			l.ignore(i, err)
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("replay control entries: %w", err)
@@ -160,6 +166,12 @@ func (l *ledger) replay() error {
 		Next: size, LastControl: lastControl, LastReceived: last.Log.Received, QueueRequests: l.c.Limits.Queue,
 	})
 	return nil
+}
+
+// ignore notes an entry that a fold goes on without. It is a finding of fsck.
+func (l *ledger) ignore(i uint64, err error) {
+	l.logger.Error("ignored entry", "index", i, "err", err)
+	l.ignored = append(l.ignored, err)
 }
 
 // checkOpen holds the configured origin and keys to what entry 0 says.
@@ -184,7 +196,8 @@ func (l *ledger) eraseAgain() error {
 		}
 		p, err := log.ParsePayloadErased(payload)
 		if err != nil {
-			return fmt.Errorf("entry %d: %w", i, err)
+			l.ignore(i, fmt.Errorf("entry %d: %w", i, err))
+			return nil
 		}
 		if err := l.journal.Erase(p.Index); err != nil {
 			return fmt.Errorf("erase the payload of entry %d again, as entry %d says: %w", p.Index, i, err)

@@ -76,6 +76,8 @@ var kinds = []kind{
 	{journal.ErrNoPayload, "not-found", http.StatusNotFound, 0, "the entry itself has all that there is"},
 	{log.ErrOwner, "owner", http.StatusForbidden, 0, "append to a stream of your own"},
 	{log.ErrKey, "key", http.StatusForbidden, 0, "sign with a key that is registered for you and not revoked; logserver key add registers one"},
+	{log.ErrKeyTaken, "exists", http.StatusConflict, 0, "nothing is to be done if it is registered for you; else make another key"},
+	{log.ErrKeyUnknown, "not-found", http.StatusNotFound, 0, "see the entries key.registered and key.revoked"},
 	{log.ErrFork, "fork", http.StatusConflict, 0, "go on from the head only if you made it yourself; if not, keep this answer as evidence"},
 	{log.ErrGap, "gap", http.StatusConflict, 0, "send the events that follow the head, in order"},
 	{sequencer.ErrRetry, "gap", http.StatusConflict, 0, "send the same requests as before, not the same events in others"},

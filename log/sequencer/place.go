@@ -115,6 +115,9 @@ func (s *state) place(req Request) (*placed, error) {
 			return nil, &HeadError{st.Stream, err}
 		}
 	}
+	if err := s.checkControl(p); err != nil {
+		return nil, err
+	}
 	pending, err := s.c.Journal.Enqueue(p.records)
 	if err != nil {
 		return nil, err
@@ -179,6 +182,21 @@ func (s *state) checkTail(p *plan) error {
 		return nil // a stream that is not open has no keys: Check says so better
 	}
 	return fmt.Errorf("%w: key %s is not one of stream %q", log.ErrTail, p.req.Sig.Key, last.Stream)
+}
+
+// checkControl asks the fold whether it takes a control entry, before it has a
+// place: once it is durable every start folds it, and no error helps any more.
+func (s *state) checkControl(p *plan) error {
+	for i, e := range p.result.Entries {
+		if !log.Control(e.Event.Kind) {
+			continue
+		}
+		if len(p.result.Entries) > 1 {
+			return fmt.Errorf("%w request: %s is a control event, and not alone", log.ErrMalformed, e.Event.Kind)
+		}
+		return s.c.Control.Check(s.next, e, payloadBytes(p.req.Payloads[i]))
+	}
+	return nil
 }
 
 // add checks event i of the plan and makes its entry.

@@ -64,6 +64,10 @@ type Index interface {
 
 // A Control is the fold over control entries: keys, tokens, roles.
 type Control interface {
+	// Check gives the error that Apply would, for an entry that would get index.
+	// It is the last check of a control entry, in the order of the log, before
+	// it gets its place: what Check takes, Apply takes.
+	Check(index uint64, e log.Entry, payload []byte) error
 	// Apply folds an entry with its payload. It is called in order, before the
 	// entry is acknowledged.
 	Apply(index uint64, e log.Entry, payload []byte) error
@@ -111,7 +115,8 @@ type Request struct {
 	Auth string // how it was established
 
 	// Events are complete for a signed stream. For a log-kept stream and for
-	// the log's own, the sequencer fills in Log, Seq and Prev.
+	// the log's own, the sequencer fills in Log, Seq and Prev. An event of a
+	// control kind is a request of its own.
 	Events   []log.Event
 	Payloads []*log.Payload // one for each event, nil where it has none
 	Sig      *log.Sig       // of the last event in a signed stream; verified before

@@ -90,6 +90,12 @@ type control struct {
 	err  error
 }
 
+func (c *control) Check(i uint64, e log.Entry, payload []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys.Check(i, e, payload)
+}
+
 func (c *control) Apply(i uint64, e log.Entry, payload []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -180,15 +186,19 @@ func jsonPayload(b []byte) (*log.Ref, *log.Payload) {
 // server records an event of the log itself.
 func (w *world) server(kind string, payload []byte) Result {
 	w.t.Helper()
-	ref, p := jsonPayload(payload)
-	r, err := w.seq.Submit(w.t.Context(), Request{
-		By: "admin", Auth: "token:1", ByLog: true, Payloads: []*log.Payload{p},
-		Events: []log.Event{{Actor: "admin", Kind: kind, Migration: "log", Stream: "log/test", Time: uint64(time.Now().UnixMilli()), Payload: ref}},
-	})
+	r, err := w.seq.Submit(w.t.Context(), serverRequest(kind, payload))
 	if err != nil {
 		w.t.Fatalf("Submit of %s: %v", kind, err)
 	}
 	return r
+}
+
+func serverRequest(kind string, payload []byte) Request {
+	ref, p := jsonPayload(payload)
+	return Request{
+		By: "admin", Auth: "token:1", ByLog: true, Payloads: []*log.Payload{p},
+		Events: []log.Event{{Actor: "admin", Kind: kind, Migration: "log", Stream: "log/test", Time: uint64(time.Now().UnixMilli()), Payload: ref}},
+	}
 }
 
 // request makes the next request of the stream: kinds with their payloads, signed.
@@ -364,30 +374,71 @@ func TestARetryGetsTheSameResult(t *testing.T) {
 	if err != nil || !again.Duplicate || again.First != first.First || !slices.EqualFunc(again.Bytes, first.Bytes, slices.Equal) {
 		t.Errorf("retry = %+v, %v; want %+v", again, err, first)
 	}
-	// Events that were two requests are not one.
-	both := Request{By: "crm", Events: slices.Concat(open.Events, load.Events), Payloads: slices.Concat(open.Payloads, load.Payloads)}
-	time.Sleep(2 * time.Millisecond)
-	late := crm.request("migration.load", nil)
-	crm.must(late)
-	both.Events, both.Payloads = append(both.Events, late.Events...), append(both.Payloads, nil)
-	crm.sign(&both)
-	w.refused(both, ErrRetry)
-
 	// Another event in a place that is taken is a fork, whoever sends it.
 	fork := open
 	fork.Events = slices.Clone(open.Events)
 	fork.Events[1].Time++
 	w.refused(fork, log.ErrFork)
-	long := open
-	long.Events, long.Payloads = slices.Concat(open.Events, crm.request("x.new", nil).Events), append(slices.Clone(open.Payloads), nil)
-	long.Events[2].Seq = 99
-	w.refused(long, log.ErrFork)
 	open.By = "mallory"
 	w.refused(open, log.ErrOwner)
 	var head *HeadError
-	if _, err := w.seq.Submit(t.Context(), fork); !errors.As(err, &head) || head.Head.Seq != 4 {
+	if _, err := w.seq.Submit(t.Context(), fork); !errors.As(err, &head) || head.Head.Seq != 3 {
 		t.Errorf("a fork tells no head: %v", err)
 	}
+	w.check()
+}
+
+// A retry is the same request, as a whole. Events that were committed in other
+// requests, some or all, get no receipt as one: it would be over entries whose
+// signatures are not those that the submitter sends, and would convict the log.
+func TestOnlyTheSameRequestIsARetry(t *testing.T) {
+	w := newWorld(t, nil)
+	now := time.Now()
+	w.setClock(func() time.Time { return now }) // all of one millisecond
+	crm := w.service("crm", "m1/customers")
+	open := crm.request("stream.open", crm.opening())
+	crm.must(open)
+	both := crm.request("migration.load", []byte(`{"n":2}`), "migration.load", []byte(`{"n":3}`))
+	crm.must(both)
+	one := crm.request("migration.load", []byte(`{"n":4}`))
+	crm.must(one)
+
+	// part makes a request of events that are in the log, signed as one.
+	part := func(requests ...Request) Request {
+		r := Request{By: "crm", Auth: "token:2"}
+		for _, q := range requests {
+			r.Events, r.Payloads = append(r.Events, q.Events...), append(r.Payloads, q.Payloads...)
+		}
+		crm.sign(&r)
+		return r
+	}
+	first := Request{Events: both.Events[:1], Payloads: both.Payloads[:1]}
+	second := Request{Events: both.Events[1:], Payloads: both.Payloads[1:]}
+	more := crm.request("migration.load", nil, "migration.load", nil)
+	for name, r := range map[string]Request{
+		"the beginning of a request":     part(first),
+		"the end of a request":           part(second),
+		"two requests":                   part(both, one),
+		"a request and what follows":     part(one, more),
+		"the end of one and the next":    part(second, one),
+		"all, and what follows":          part(open, both, one, more),
+		"the beginning, and two of them": part(open, both),
+	} {
+		w.refused(r, ErrRetry)
+		var head *HeadError
+		if _, err := w.seq.Submit(t.Context(), r); !errors.As(err, &head) || head.Head.Seq != 4 {
+			t.Errorf("%s: Submit = %v, want the head too", name, err)
+		}
+	}
+	unsigned := both
+	unsigned.Sig = nil
+	w.refused(unsigned, ErrRetry)
+	for _, r := range []Request{open, both, one} {
+		if got, err := w.seq.Submit(t.Context(), r); err != nil || !got.Duplicate || got.Entries[len(got.Entries)-1].Sig == nil {
+			t.Errorf("retry = %+v, %v; want the entries again", got, err)
+		}
+	}
+	crm.must(more) // the stream is where it was
 	w.check()
 }
 
@@ -527,6 +578,112 @@ func TestAuthorisationIsAskedAgainWhenAControlEntryCameBetween(t *testing.T) {
 	w.check()
 }
 
+func TestAControlEntryThatTheFoldDoesNotTakeGetsNoPlace(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	key := log.KeyRegistered{Key: crm.public(), Principal: "crm"}.Marshal()
+	w.refused(serverRequest("key.registered", key), log.ErrKeyTaken)
+	w.refused(serverRequest("key.registered", nil), log.ErrMalformed)
+	id, late := crm.public().ID(), uint64(1)<<53
+	w.refused(serverRequest("key.revoked", log.KeyRevoked{Key: id, CompromisedSince: &late}.Marshal()), log.ErrMalformed)
+	w.refused(serverRequest("key.revoked", log.KeyRevoked{Key: log.Hash{7}}.Marshal()), log.ErrKeyUnknown)
+	two := serverRequest("key.revoked", log.KeyRevoked{Key: id}.Marshal())
+	two.Events, two.Payloads = append(two.Events, two.Events[0]), append(two.Payloads, two.Payloads[0])
+	w.refused(two, log.ErrMalformed)
+	crm.must(crm.request("stream.open", crm.opening()))
+
+	// Of many who ask for the same at once, one gets it.
+	for _, ask := range []struct {
+		kind    string
+		payload []byte
+		want    error
+	}{
+		{"key.revoked", log.KeyRevoked{Key: id}.Marshal(), log.ErrKeyUnknown},
+		{"key.registered", log.KeyRegistered{Key: log.PublicKey{9}, Principal: "x"}.Marshal(), log.ErrKeyTaken},
+	} {
+		before := w.journal.Size()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if _, err := w.seq.Submit(t.Context(), serverRequest(ask.kind, ask.payload)); err != nil && !errors.Is(err, ask.want) {
+					t.Errorf("Submit of %s = %v, want nil or %v", ask.kind, err, ask.want)
+				}
+			})
+		}
+		wg.Wait()
+		if n := w.journal.Size() - before; n != 1 {
+			t.Errorf("%d entries of %s, want 1", n, ask.kind)
+		}
+	}
+	if err := w.seq.ReadOnly(); err != nil {
+		t.Error(err)
+	}
+	w.check()
+}
+
+// idle gives a sequencer that goes on where the world's has stopped, and that
+// nobody runs yet, with requests in its queue. The channel has their errors.
+func (w *world) idle(requests ...Request) (*Sequencer, <-chan error) {
+	w.t.Helper()
+	w.stop()
+	<-w.ended
+	c := w.seq.c
+	c.Next, c.LastControl = w.journal.Size(), w.seq.LastControl()
+	s := New(c)
+	errs := make(chan error, len(requests))
+	for i, r := range requests {
+		go func() {
+			_, err := s.Submit(w.t.Context(), r)
+			errs <- err
+		}()
+		for s.Queued() <= i {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return s, errs
+}
+
+func TestWhatIsQueuedWhenTheLogBecomesReadOnlyGetsNoPlace(t *testing.T) {
+	w := newWorld(t, nil)
+	crm, erp := w.service("crm", "m1/customers"), w.service("erp", "m1/orders")
+	s, errs := w.idle(crm.request("stream.open", crm.opening()), erp.request("stream.open", erp.opening()))
+	before := w.journal.Size()
+	s.Latch(errors.New("input/output error"))
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Run(ended); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-errs; !errors.Is(err, ErrReadOnly) {
+			t.Errorf("Submit = %v, want read-only", err)
+		}
+	}
+	if after := w.journal.Size(); after != before {
+		t.Errorf("%d entries were placed by a log that is read-only", after-before)
+	}
+}
+
+func TestWhatIsQueuedWhenTheLogStopsIsServed(t *testing.T) {
+	w := newWorld(t, nil)
+	crm, erp := w.service("crm", "m1/customers"), w.service("erp", "m1/orders")
+	s, errs := w.idle(crm.request("stream.open", crm.opening()), erp.request("stream.open", erp.opening()))
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Run(ended); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-errs; err != nil {
+			t.Errorf("Submit = %v, want nil", err)
+		}
+	}
+	if _, err := s.Submit(t.Context(), crm.request("stream.open", crm.opening())); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("Submit after the end = %v, want read-only", err)
+	}
+	w.check()
+}
+
 func TestTheQueueIsBounded(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.QueueRequests = 1 })
 	crm := w.service("crm", "m1/customers")
@@ -577,8 +734,7 @@ func TestAFailedJournalLatchesReadOnly(t *testing.T) {
 			damage(w)
 			w.journal.mu.Unlock()
 			if name == "fold" {
-				ref, p := jsonPayload(log.KeyRegistered{Key: log.PublicKey{9}, Principal: "x"}.Marshal())
-				r = Request{By: "admin", Auth: "log", ByLog: true, Payloads: []*log.Payload{p}, Events: []log.Event{{Actor: "admin", Kind: "key.registered", Migration: "log", Stream: "log/keys", Payload: ref}}}
+				r = serverRequest("key.registered", log.KeyRegistered{Key: log.PublicKey{9}, Principal: "x"}.Marshal())
 			}
 			if _, err := w.seq.Submit(t.Context(), r); !errors.Is(err, ErrReadOnly) {
 				t.Errorf("Submit = %v, want read-only", err)
@@ -642,24 +798,52 @@ func TestReceivedNeverGoesBack(t *testing.T) {
 }
 
 func TestHeadsSurviveEviction(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.StreamsInMemory = 4 })
+	w := newWorld(t, func(c *Config) { c.StreamsInMemory = 20 })
 	var all []*service
-	for i := range 30 {
+	for i := range 200 {
 		s := w.service(fmt.Sprintf("svc%d", i), fmt.Sprintf("m%d/s", i))
 		s.must(s.request("stream.open", s.opening()))
+		if err := w.index.Wait(t.Context(), w.journal.Size()); err != nil {
+			t.Fatal(err)
+		}
 		all = append(all, s)
+	}
+	for range 3 {
+		for _, s := range all { // most heads are read again
+			s.must(s.request("x.n", nil))
+		}
+	}
+	if n := w.seq.state.inMemory(); n > 40 {
+		t.Errorf("%d states in memory, want at most 40", n)
+	}
+	w.check()
+}
+
+func TestMemoryIsBoundedWhileTheIndexLags(t *testing.T) {
+	var lagging *brokenIndex
+	w := newWorld(t, func(c *Config) {
+		lagging = &brokenIndex{Index: c.Index, at: "cursor"}
+		c.Index, c.StreamsInMemory = lagging, 20
+	})
+	busy := 0
+	var last *service
+	for i := range 60 {
+		s := w.service("svc", fmt.Sprintf("m%d/s", i))
+		switch _, err := w.seq.Submit(t.Context(), s.request("stream.open", s.opening())); {
+		case errors.Is(err, ErrBusy):
+			busy, last = busy+1, s
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+	if n := w.seq.state.inMemory(); busy == 0 || n > 41 {
+		t.Fatalf("%d states in memory, %d requests turned away; want at most 41, and some", n, busy)
 	}
 	if err := w.index.Wait(t.Context(), w.journal.Size()); err != nil {
 		t.Fatal(err)
 	}
-	for range 1100/len(all) + 2 { // past evictEvery
-		for _, s := range all {
-			s.must(s.request("x.n", nil))
-		}
-	}
-	if len(w.seq.state.streams) > 1100 {
-		t.Errorf("%d stream states in memory", len(w.seq.state.streams))
-	}
+	lagging.at = ""
+	last.must(last.request("stream.open", last.opening()))
 	w.check()
 }
 
@@ -676,6 +860,13 @@ func (b brokenIndex) Stream(name string) (log.Stream, bool, error) {
 		return log.Stream{}, false, errIndex
 	}
 	return b.Index.Stream(name)
+}
+
+func (b brokenIndex) Cursor() uint64 {
+	if b.at == "cursor" {
+		return 0 // it lags
+	}
+	return b.Index.Cursor()
 }
 
 func (b brokenIndex) Migration(name string) (log.Migration, bool, error) {
