@@ -97,10 +97,13 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
 	l.reader = reader.New(l.tree, proofTiles)
-	if err := l.openIndex(ctx); err != nil {
-		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
+	if err = l.openIndex(ctx); err == nil {
+		err = l.replay()
 	}
-	if err := l.replay(); err != nil {
+	if errors.Is(err, journal.ErrNoKey) {
+		err = fmt.Errorf("%w: restore the folder %s with the rest", err, filepath.Join(c.DataDir, "journal", "keys"))
+	}
+	if err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
 	return l, nil
@@ -113,14 +116,8 @@ func (l *ledger) openIndex(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	followed := make(chan error, 1)
-	go func() { followed <- l.index.Follow(ctx, l.journal) }()
-	err = l.index.Wait(ctx, l.journal.Size())
-	cancel()
-	if ferr := <-followed; ferr != nil && !errors.Is(ferr, context.Canceled) {
-		return ferr
+	if err := l.index.CatchUp(ctx, l.journal); err != nil {
+		return fmt.Errorf("index the journal: %w", err)
 	}
 	return err
 }
