@@ -51,10 +51,19 @@ var (
 // A principal is who is behind a request, and what the log allows them.
 type principal struct {
 	name  string
-	auth  string // "token:ID"
+	auth  string // "token:ID", or authLog
 	role  string
 	perms []permission
 	hash  log.Hash // of the token, to look again
+}
+
+// authLog is the auth of what the log does by itself or is told by commands on
+// its own files.
+const authLog = "log"
+
+// local is who runs a command on the log's own files, and so can do anything.
+func local(name string) principal {
+	return principal{name: name, auth: authLog, perms: allPermissions}
 }
 
 // may says whether the principal has one of the permissions.
@@ -158,6 +167,19 @@ func (a *access) authenticate(header string) (principal, error) {
 		return principal{}, fmt.Errorf("%w: send the header Authorization: Bearer TOKEN", errUnauthenticated)
 	}
 	return a.lookup(sha256.Sum256([]byte(token)))
+}
+
+// confirm says whether by may still do what needs the permission: the token may
+// have been revoked since the request came, or have expired.
+func (a *access) confirm(by principal, need permission) error {
+	if by.auth == authLog {
+		return by.may(need)
+	}
+	now, err := a.lookup(by.hash)
+	if err != nil {
+		return err
+	}
+	return now.may(need)
 }
 
 // lookup finds the principal of a token's hash. Tokens are 256 random bits, so

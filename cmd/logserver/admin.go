@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +41,7 @@ const (
 )
 
 // createToken makes a token; the answer is the only place where it ever is.
-func (l *ledger) createToken(ctx context.Context, by, auth string, req tokenRequest) (tokenAnswer, error) {
+func (l *ledger) createToken(ctx context.Context, by principal, req tokenRequest) (tokenAnswer, error) {
 	days := req.ExpiresDays
 	if days == 0 {
 		days = tokenDaysDefault
@@ -51,8 +53,8 @@ func (l *ledger) createToken(ctx context.Context, by, auth string, req tokenRequ
 	if err != nil {
 		return tokenAnswer{}, err
 	}
-	result, err := l.record(ctx, serverEvent{
-		kind: "access.token.created", stream: streamAccess, by: by, auth: auth,
+	result, err := l.recordFor(ctx, by, permAdmin, serverEvent{
+		kind: "access.token.created", stream: streamAccess,
 		objects: []log.Object{{Name: t.Principal, Role: "principal"}, {Name: t.ID, Role: "token"}},
 		payload: t.Marshal(),
 	})
@@ -67,7 +69,7 @@ func (s *site) createToken(w http.ResponseWriter, r *http.Request, by principal)
 	if err := readJSON(r, &req); err != nil {
 		return err
 	}
-	a, err := s.ledger.createToken(r.Context(), by.name, by.auth, req)
+	a, err := s.ledger.createToken(r.Context(), by, req)
 	if err != nil {
 		return err
 	}
@@ -83,8 +85,8 @@ func (s *site) revokeToken(w http.ResponseWriter, r *http.Request, by principal)
 	if !log.ValidName(id) {
 		return fmt.Errorf("%w: no token %q", errNotFound, id)
 	}
-	result, err := s.ledger.record(r.Context(), serverEvent{
-		kind: "access.token.revoked", stream: streamAccess, by: by.name, auth: by.auth,
+	result, err := s.ledger.recordFor(r.Context(), by, permAdmin, serverEvent{
+		kind: "access.token.revoked", stream: streamAccess,
 		objects: []log.Object{{Name: id, Role: "token"}},
 		payload: log.TokenRevoked{ID: id}.Marshal(),
 	})
@@ -108,14 +110,14 @@ type keyAnswer struct {
 }
 
 // registerKey makes a key one of a principal's.
-func (l *ledger) registerKey(ctx context.Context, by, auth string, req keyRequest) (keyAnswer, error) {
+func (l *ledger) registerKey(ctx context.Context, by principal, req keyRequest) (keyAnswer, error) {
 	k, err := req.parse()
 	if err != nil {
 		return keyAnswer{}, err
 	}
 	id := k.Key.ID()
-	result, err := l.record(ctx, serverEvent{
-		kind: "key.registered", stream: streamKeys, by: by, auth: auth,
+	result, err := l.recordFor(ctx, by, permAdmin, serverEvent{
+		kind: "key.registered", stream: streamKeys,
 		objects: []log.Object{{Name: hex.EncodeToString(id[:]), Role: "key"}, {Name: k.Principal, Role: "principal"}},
 		payload: k.Marshal(),
 	})
@@ -170,7 +172,7 @@ func (s *site) registerKey(w http.ResponseWriter, r *http.Request, by principal)
 	if err := readJSON(r, &req); err != nil {
 		return err
 	}
-	a, err := s.ledger.registerKey(r.Context(), by.name, by.auth, req)
+	a, err := s.ledger.registerKey(r.Context(), by, req)
 	if err != nil {
 		return err
 	}
@@ -200,8 +202,8 @@ func (s *site) revokeKey(w http.ResponseWriter, r *http.Request, by principal) e
 	if !ok {
 		return fmt.Errorf("%w: no key %x", errNotFound, raw)
 	}
-	result, err := s.ledger.record(r.Context(), serverEvent{
-		kind: "key.revoked", stream: streamKeys, by: by.name, auth: by.auth,
+	result, err := s.ledger.recordFor(r.Context(), by, permAdmin, serverEvent{
+		kind: "key.revoked", stream: streamKeys,
 		objects: []log.Object{{Name: hex.EncodeToString(raw), Role: "key"}, {Name: k.Principal, Role: "principal"}},
 		payload: log.KeyRevoked{Key: id, CompromisedSince: req.CompromisedSince}.Marshal(),
 	})
@@ -215,9 +217,6 @@ type eraseRequest struct {
 	Authority string `json:"authority"`
 }
 
-// erase destroys a payload, in this order: the entry that says so is durable,
-// then the key, then the bytes. A crash in between is finished at the next
-// start, from the entry.
 func (s *site) erase(w http.ResponseWriter, r *http.Request, by principal) error {
 	i, err := pathNumber(r, "index")
 	if err != nil {
@@ -230,47 +229,76 @@ func (s *site) erase(w http.ResponseWriter, r *http.Request, by principal) error
 	if !log.ValidName(req.Authority) {
 		return fmt.Errorf("%w request: authority %q: name what it was decided under, such as gdpr:art17:case-81", log.ErrMalformed, req.Authority)
 	}
-	e, err := s.ledger.entry(i)
+	// From here on it does not matter whether somebody waits for the answer:
+	// what the log says is erased, is.
+	at, err := s.ledger.erase(context.WithoutCancel(r.Context()), by, log.PayloadErased{Authority: req.Authority, Index: i})
 	if err != nil {
 		return err
 	}
-	if !log.Erasable(e.Event.Kind) {
-		return fmt.Errorf("%w: the payload of a %s stays, since who reads the log recomputes from it", errForbidden, e.Event.Kind)
-	}
-	if _, err := s.ledger.journal.Payload(i); err != nil && !errors.Is(err, journal.ErrNoKey) {
-		return fmt.Errorf("payload of entry %d: %w", i, err)
-	}
-	result, err := s.ledger.record(r.Context(), serverEvent{
-		kind: "payload.erased", stream: streamPayloads, by: by.name, auth: by.auth,
-		objects: []log.Object{{Name: strconv.FormatUint(i, 10), Role: "entry"}, {Name: req.Authority, Role: "authority"}},
-		payload: log.PayloadErased{Authority: req.Authority, Index: i}.Marshal(),
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.ledger.journal.Erase(i); err != nil {
-		return fmt.Errorf("erase payload of entry %d: %w", i, err)
-	}
-	return writeJSON(w, http.StatusOK, indexAnswer{result.First})
+	return writeJSON(w, http.StatusOK, indexAnswer{at})
 }
 
-// readJSON reads a small body into v: strict on duplicates, unknown keys,
-// UTF-8 and what follows.
+// erase destroys a payload, in this order: the entry that says so is durable,
+// then the key, then the bytes. A crash in between is finished at the next
+// start, from the entry. It gives the index of the entry.
+func (l *ledger) erase(ctx context.Context, by principal, p log.PayloadErased) (uint64, error) {
+	e, err := l.entry(p.Index)
+	if err != nil {
+		return 0, err
+	}
+	if !log.Erasable(e.Event.Kind) {
+		return 0, fmt.Errorf("%w: the payload of a %s stays, since who reads the log recomputes from it", errForbidden, e.Event.Kind)
+	}
+	l.erasing.Lock() // of two at once, the second finds it erased
+	defer l.erasing.Unlock()
+	if _, err := l.journal.Payload(p.Index); err != nil && !errors.Is(err, journal.ErrNoKey) {
+		return 0, fmt.Errorf("payload of entry %d: %w", p.Index, err)
+	}
+	result, err := l.recordFor(ctx, by, permPayloadErase, serverEvent{
+		kind: "payload.erased", stream: streamPayloads,
+		objects: []log.Object{{Name: strconv.FormatUint(p.Index, 10), Role: "entry"}, {Name: p.Authority, Role: "authority"}},
+		payload: p.Marshal(),
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := l.journal.Erase(p.Index); err != nil {
+		return 0, fmt.Errorf("erase payload of entry %d: %w", p.Index, err)
+	}
+	return result.First, nil
+}
+
+// readJSON reads a small body into the struct that v points to, strictly:
+// exactly its keys, none twice, UTF-8, and nothing behind.
 func readJSON(r *http.Request, v any) error {
 	body, err := readBody(r)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	members, err := log.Members(body)
 	if err != nil {
 		return err
 	}
-	if len(body) == 0 {
-		body = []byte("{}")
+	// encoding/json alone takes keys in any case: of "principal" and
+	// "PRINCIPAL" the last would count.
+	known := jsonKeys(v)
+	for _, m := range members {
+		if !slices.Contains(known, m.Key) {
+			return fmt.Errorf("%w request: unknown key %q; want some of %s", log.ErrMalformed, m.Key, strings.Join(known, ", "))
+		}
 	}
-	if _, err := log.Members(body); err != nil {
-		return err
-	}
-	d := json.NewDecoder(strings.NewReader(string(body)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := json.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("%w request: %s", log.ErrMalformed, strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return nil
+}
+
+// jsonKeys gives the keys of the struct that v points to.
+func jsonKeys(v any) []string {
+	t := reflect.TypeOf(v).Elem()
+	keys := make([]string, t.NumField())
+	for i := range keys {
+		keys[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	}
+	return keys
 }

@@ -166,7 +166,7 @@ func firstEntries(ctx context.Context, c Config, vkey, receiptVKey string, logge
 		return fmt.Errorf("write entry 0: %w", err)
 	}
 	return withLedger(ctx, c, logger, func(ctx context.Context, l *ledger) error {
-		a, err := l.createToken(ctx, "log", "log", tokenRequest{Principal: "admin", Role: "admin", ExpiresDays: tokenDaysMax})
+		a, err := l.createToken(ctx, local("log"), tokenRequest{Principal: "admin", Role: "admin", ExpiresDays: tokenDaysMax})
 		if err != nil {
 			return err
 		}

@@ -54,7 +54,7 @@ Examples:
 	}
 	var a tokenAnswer
 	err := at.do(ctx, errOut, "/v1/access/tokens", req, &a, func(ctx context.Context, l *ledger) (err error) {
-		a, err = l.createToken(ctx, "admin", "log", req)
+		a, err = l.createToken(ctx, local("admin"), req)
 		return err
 	})
 	if err != nil {
@@ -102,7 +102,7 @@ Example:
 	}
 	var a keyAnswer
 	err := at.do(ctx, errOut, "/v1/keys", req, &a, func(ctx context.Context, l *ledger) (err error) {
-		a, err = l.registerKey(ctx, "admin", "log", req)
+		a, err = l.registerKey(ctx, local("admin"), req)
 		return err
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -37,6 +38,8 @@ type ledger struct {
 	access  *access
 	ignored []error // why entries were left out of a fold
 	seq     *sequencer.Sequencer
+
+	erasing sync.Mutex // held from the check of a payload to its erasure
 }
 
 // The log's streams.
@@ -314,13 +317,32 @@ type serverEvent struct {
 	payload      []byte // JSON, or nil
 }
 
-// record commits a server event and returns when it is durable.
+// record commits an event that the log makes by itself, and returns when it is
+// durable.
 func (l *ledger) record(ctx context.Context, e serverEvent) (sequencer.Result, error) {
+	return l.seq.Submit(ctx, e.request())
+}
+
+// recordFor commits a server event that somebody asked for, who must be allowed
+// to when it gets its place, and not only when the request came: its body may
+// have been held back until after a revocation.
+func (l *ledger) recordFor(ctx context.Context, by principal, need permission, e serverEvent) (sequencer.Result, error) {
+	e.by, e.auth = by.name, by.auth
+	req := e.request()
+	req.AsOf = l.seq.LastControl()
+	req.Authorize = func() error { return l.access.confirm(by, need) }
+	if err := req.Authorize(); err != nil {
+		return sequencer.Result{}, err
+	}
+	return l.seq.Submit(ctx, req)
+}
+
+func (e serverEvent) request() sequencer.Request {
 	event, payload := e.event()
-	return l.seq.Submit(ctx, sequencer.Request{
+	return sequencer.Request{
 		By: e.by, Auth: e.auth, ByLog: true,
 		Events: []log.Event{event}, Payloads: []*log.Payload{payload},
-	})
+	}
 }
 
 func (e serverEvent) event() (log.Event, *log.Payload) {

@@ -94,7 +94,7 @@ func (s *site) payload(w http.ResponseWriter, r *http.Request, by principal) err
 	if _, err := s.ledger.journal.Payload(i); err != nil {
 		return fmt.Errorf("payload of entry %d: %w", i, err) // nothing is read, nothing is recorded
 	}
-	if err := s.trail.readPayload(r.Context(), by, i); err != nil {
+	if err := s.ledger.readPayload(r.Context(), by, i); err != nil {
 		return err
 	}
 	p, err := s.ledger.journal.Payload(i)

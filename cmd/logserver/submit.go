@@ -79,14 +79,7 @@ func (s *site) request(r *http.Request, body []byte, by principal) (sequencer.Re
 	if req.ByLog {
 		need = permAppendUnsigned
 	}
-	// The token is looked up again: it may have been revoked since.
-	req.Authorize = func() error {
-		now, err := s.ledger.access.lookup(by.hash)
-		if err != nil {
-			return err
-		}
-		return now.may(need)
-	}
+	req.Authorize = func() error { return s.ledger.access.confirm(by, need) }
 	if err := req.Authorize(); err != nil {
 		return req, err
 	}

@@ -147,19 +147,6 @@ func (t *trail) addReads(k whoReads, more reads) {
 	t.reads[k] = more
 }
 
-// readPayload records that a principal reads a payload. The payload is given
-// out only after this entry is durable.
-func (t *trail) readPayload(ctx context.Context, by principal, index uint64) error {
-	_, err := t.record(ctx, serverEvent{
-		kind: "access.read", stream: streamReads, by: by.name, auth: by.auth,
-		objects: []log.Object{{Name: strconv.FormatUint(index, 10), Role: "payload"}},
-	})
-	if err != nil {
-		return fmt.Errorf("record the access before allowing it: %w", err)
-	}
-	return nil
-}
-
 // run writes what each window counted, until ctx is done; then, within
 // trailStop, all that there is.
 func (t *trail) run(ctx context.Context) error {
@@ -260,4 +247,17 @@ func (t *trail) takeProblems() summary {
 		}
 	}
 	return s
+}
+
+// readPayload records that a principal reads a payload, if it still may. The
+// payload is given out only after this entry is durable.
+func (l *ledger) readPayload(ctx context.Context, by principal, index uint64) error {
+	_, err := l.recordFor(ctx, by, permPayloadRead, serverEvent{
+		kind: "access.read", stream: streamReads,
+		objects: []log.Object{{Name: strconv.FormatUint(index, 10), Role: "payload"}},
+	})
+	if err != nil {
+		return fmt.Errorf("record the access before allowing it: %w", err)
+	}
+	return nil
 }
