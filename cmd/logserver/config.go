@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/disk"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -52,8 +53,10 @@ type Config struct {
 	// Logs are more logs to host, each at /logs/NAME/.
 	Logs []HostedLog `yaml:"logs"`
 
-	dir     string // of the file
-	rebuild bool   // derive all tiles again at start; see fsck
+	dir     string  // of the file
+	rebuild bool    // derive all tiles again at start; see fsck
+	examine bool    // leave what was erased as it is on disk; see fsck
+	fs      disk.FS // the machine's; tests put another in its place
 }
 
 // TLSConfig names the files of TLS, in PEM.
@@ -97,6 +100,7 @@ type Limits struct {
 // defaults is the configuration of an empty file, but for the origin.
 func defaults() Config {
 	return Config{
+		fs:     disk.OS(),
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:9090",
 		DataDir: "data", AnchorDir: "anchor",
 		CheckpointKey: "keys/checkpoint.key", ReceiptKey: "keys/receipt.key",

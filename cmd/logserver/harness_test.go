@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/disk"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -28,7 +29,8 @@ type running struct {
 	t     *testing.T
 	dir   string
 	url   string
-	admin string // token
+	admin string  // token
+	fs    disk.FS // if not nil, from the next start on
 	stop  func() error
 }
 
@@ -62,6 +64,9 @@ func (r *running) config() Config {
 	r.t.Helper()
 	c, err := readConfig(filepath.Join(r.dir, "config.yaml"))
 	must(r.t, err)
+	if r.fs != nil {
+		c.fs = r.fs
+	}
 	return c
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
-	"github.com/pipe-roll/piperoll/log/disk"
 	"github.com/pipe-roll/piperoll/log/index"
 	"github.com/pipe-roll/piperoll/log/journal"
 	"github.com/pipe-roll/piperoll/log/reader"
@@ -56,13 +55,13 @@ var (
 const proofTiles = 4096
 
 func (c Config) journalConfig(logger *slog.Logger, atLeast uint64) journal.Config {
-	return journal.Config{Dir: filepath.Join(c.DataDir, "journal"), FS: disk.OS(), Logger: logger, AtLeast: atLeast}
+	return journal.Config{Dir: filepath.Join(c.DataDir, "journal"), FS: c.fs, Logger: logger, AtLeast: atLeast}
 }
 
 func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logger) tiles.Config {
 	return tiles.Config{
 		Dir: filepath.Join(c.DataDir, "tiles"), StateDir: filepath.Join(c.DataDir, "state"), AnchorDir: c.AnchorDir,
-		FS: disk.OS(), Origin: c.Origin, Signer: key.Signer, Verifier: key.verifier, Source: source,
+		FS: c.fs, Origin: c.Origin, Signer: key.Signer, Verifier: key.verifier, Source: source,
 		Round: c.Round, Publish: c.Publish, Idle: c.IdlePublish, Rebuild: c.rebuild, Logger: logger,
 	}
 }
@@ -80,7 +79,7 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 			err = errors.Join(fault(err), l.close())
 		}
 	}()
-	if l.lock, err = disk.OS().Lock(filepath.Join(c.DataDir, "lock")); err != nil {
+	if l.lock, err = c.fs.Lock(filepath.Join(c.DataDir, "lock")); err != nil {
 		return l, fmt.Errorf("open log %s: another process uses it: %w", c.Origin, err)
 	}
 	if l.checkpoints, err = readKey(c.CheckpointKey, c.Origin); err != nil {
@@ -122,7 +121,7 @@ func (l *ledger) openIndex(ctx context.Context) (err error) {
 	if err := l.index.CatchUp(ctx, l.journal); err != nil {
 		return fmt.Errorf("index the journal: %w", err)
 	}
-	return err
+	return nil
 }
 
 // replay runs the folds over the control entries, applies every erasure again
@@ -153,8 +152,10 @@ func (l *ledger) replay() error {
 	if err := l.checkOpen(); err != nil {
 		return err
 	}
-	if err := l.eraseAgain(); err != nil {
-		return err
+	if !l.c.examine {
+		if err := l.eraseAgain(); err != nil {
+			return err
+		}
 	}
 	size := l.journal.Size()
 	last, err := l.entry(size - 1)
@@ -245,21 +246,18 @@ func (l *ledger) entry(i uint64) (log.Entry, error) {
 
 // run runs the log until ctx is done. The sequencer stops first, so that the
 // tree and the index still see all that was acknowledged; then the tree
-// publishes it.
+// publishes it. Whatever of them fails before makes the log read-only, and
+// nothing else: reads go on, and so do the other logs of the server.
 func (l *ledger) run(ctx context.Context) error {
 	after, stopRest := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRest()
-	g, failed := errgroup.WithContext(after)
+	var g errgroup.Group
 	g.Go(func() error {
 		defer stopRest()
-		both, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(failed, cancel)()
-		return l.seq.Run(both)
+		return l.seq.Run(ctx)
 	})
-	g.Go(func() error { return ignoreCanceled(l.index.Follow(after, l.journal)) })
 	g.Go(func() error {
-		select { // whatever goes wrong with the disk or the tree: no more entries, reads go on
+		select {
 		case <-l.journal.Failed():
 			l.seq.Latch(l.journal.Err())
 		case <-l.tree.Failed():
@@ -268,20 +266,28 @@ func (l *ledger) run(ctx context.Context) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return l.runTree(ctx, after) })
+	g.Go(func() error { l.follow(after); return nil })
+	g.Go(func() error { return l.runTree(after) })
 	return g.Wait()
 }
 
-// runTree ends the tree's run after the sequencer's: what is durable then is
-// integrated, signed and published. A tree that fails has latched; the server
-// goes on for readers.
-func (l *ledger) runTree(ctx, after context.Context) error {
-	err := ignoreCanceled(l.tree.Run(after))
-	if err != nil && ctx.Err() == nil {
-		l.logger.Error("tree stopped", "origin", l.c.Origin, "err", err)
-		<-after.Done()
+// follow keeps the index at the end of the journal until ctx is done. Without
+// it nobody knows the heads that are not in memory.
+func (l *ledger) follow(ctx context.Context) {
+	if err := ignoreCanceled(l.index.Follow(ctx, l.journal)); err != nil {
+		l.seq.Latch(fmt.Errorf("index: %w", err))
 	}
-	return nil
+}
+
+// runTree keeps the tree at the end of the journal until ctx is done, and then
+// publishes the rest. Its error means that not all was published.
+func (l *ledger) runTree(ctx context.Context) error {
+	err := l.tree.Run(ctx)
+	if err == nil {
+		return nil
+	}
+	l.logger.Error("tree stopped", "err", err)
+	return fmt.Errorf("publish all of log %s: %w", l.c.Origin, err)
 }
 
 func ignoreCanceled(err error) error {
