@@ -227,7 +227,7 @@ func newToken(name, role string, extra []string, expires time.Time) (token strin
 	extra = slices.Compact(slices.Sorted(slices.Values(extra)))
 	hash := sha256.Sum256([]byte(token))
 	return token, log.TokenCreated{
-		ExpiresMS: uint64(expires.UnixMilli()), Hash: hash, ID: hex.EncodeToString(hash[:4]),
+		ExpiresMS: uint64(expires.UnixMilli()), Hash: hash, ID: hex.EncodeToString(hash[:16]),
 		Permissions: extra, Principal: name, Role: role,
 	}, nil
 }

@@ -47,7 +47,7 @@ Example:
 		printf(errOut, "logserver: %v\n", err)
 		return exitUsage
 	}
-	c.rebuild = *rebuild
+	c.rebuild, c.examine = *rebuild, true
 	logger := slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	f := &fsck{out: out, errOut: errOut, findings: log.NewFindings(), gone: make(map[uint64]bool), ordered: make(map[uint64]uint64)}
 	f.stage("opening the log")
@@ -191,7 +191,7 @@ func (f *fsck) erasures() {
 	}
 	for i, by := range f.ordered {
 		if !f.gone[i] {
-			f.findings.Fail("erasure", "entry %d erases the payload of entry %d, and it is still there", by, i)
+			f.findings.Fail("erasure", "entry %d erases the payload of entry %d, and it is still there: the next start of the server destroys it", by, i)
 		}
 	}
 }

@@ -232,6 +232,136 @@ func TestARestoredOldBackupRefusesToSign(t *testing.T) {
 	}
 }
 
+// fill appends n events without payloads.
+func (s *submitter) fill(n int) {
+	s.r.t.Helper()
+	for n > 0 {
+		step := min(n, 2000)
+		pairs := make([]string, 2*step)
+		for i := range step {
+			pairs[2*i] = "x.n"
+		}
+		s.append(pairs...)
+		n -= step
+	}
+}
+
+// A restored log with the index of its longer life: what the index says is
+// about another history, and it is grown again before anything relies on it.
+func TestARestoredLogStartsFromItsJournalAndNotFromAnIndexAheadOfIt(t *testing.T) {
+	r := newLog(t, nil)
+	crm := r.submitter("crm", "m1/customers")
+	a := crm.append("stream.open", crm.opening(), "x.customer", `{"name":"Zoë"}`)
+	crm.fill(5000)
+	auditor := r.token("aud", "auditor") // late in the journal
+	must(t, r.stop())
+	whole := filepath.Join(t.TempDir(), "keys")
+	keys := filepath.Join(r.dir, "data", "journal", "keys")
+	must(t, os.CopyFS(whole, os.DirFS(keys)))
+	r.start()
+	payload := fmt.Sprintf("/v1/payloads/%d", a.Index+1)
+	r.do("DELETE", payload, r.admin, "application/json", []byte(`{"authority":"gdpr:art17"}`)).want(200, "")
+	crm.fill(1000)
+	must(t, r.stop())
+	backup := filepath.Join(t.TempDir(), "backup")
+	must(t, os.CopyFS(backup, os.DirFS(r.dir)))
+	at := crm.stream
+
+	r.start()
+	crm.fill(4000)
+	must(t, r.stop())
+	index := filepath.Join(r.dir, "data", "index")
+	for _, part := range []string{"data/journal", "data/tiles", "data/state", "anchor"} {
+		must(t, os.RemoveAll(filepath.Join(r.dir, part)))
+		must(t, os.CopyFS(filepath.Join(r.dir, part), os.DirFS(filepath.Join(backup, part))))
+	}
+	if _, err := os.Stat(index); err != nil {
+		t.Fatal(err)
+	}
+	// The keys come from a backup of before the erasure.
+	for _, f := range must2(os.ReadDir(whole)) {
+		old, now := read(t, filepath.Join(whole, f.Name())), read(t, filepath.Join(keys, f.Name()))
+		if zeroed(old, now) {
+			must(t, os.WriteFile(filepath.Join(keys, f.Name()), old, 0o600))
+		}
+	}
+	r.start()
+	r.get(payload, auditor).want(410, "gone")
+	crm.stream = at
+	crm.append("migration.load", "") // its head was not lost
+	r.fsck(exitOK)
+}
+
+func TestALogWithoutItsKeysSaysSoAndDoesNotHang(t *testing.T) {
+	r := newLog(t, nil)
+	crm := r.submitter("crm", "m1/customers")
+	crm.append("stream.open", crm.opening())
+	must(t, r.stop())
+	backup := filepath.Join(t.TempDir(), "backup")
+	must(t, os.CopyFS(backup, os.DirFS(r.dir)))
+	must(t, os.RemoveAll(filepath.Join(r.dir, "data", "journal", "keys")))
+	must(t, os.MkdirAll(filepath.Join(r.dir, "data", "journal", "keys"), 0o700))
+	for _, index := range []string{"with its index", "without"} {
+		t.Run(index, func(t *testing.T) {
+			if index == "without" {
+				must(t, os.RemoveAll(filepath.Join(r.dir, "data", "index")))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err := serve(ctx, r.config(), slog.New(slog.DiscardHandler))
+			if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "keys") {
+				t.Errorf("serve = %v, %v; want an error that names the keys", err, ctx.Err())
+			}
+			var out bytes.Buffer
+			code := run(ctx, []string{"fsck", "-config", filepath.Join(r.dir, "config.yaml")}, &out, &out, nil)
+			if code == exitOK || ctx.Err() != nil || !strings.Contains(out.String(), "keys") {
+				t.Errorf("fsck exits with %d, %v: %s; want a failure that names the keys", code, ctx.Err(), &out)
+			}
+		})
+	}
+	must(t, os.RemoveAll(filepath.Join(r.dir, "data")))
+	must(t, os.CopyFS(filepath.Join(r.dir, "data"), os.DirFS(filepath.Join(backup, "data"))))
+	r.start()
+	crm.append("migration.load", "")
+}
+
+func TestFsckFindsAnErasureThatWasNotDone(t *testing.T) {
+	r := newLog(t, nil)
+	crm := r.submitter("crm", "m1/customers")
+	a := crm.append("stream.open", crm.opening(), "x.customer", `{"name":"Zoë"}`)
+	must(t, r.stop())
+	backup := filepath.Join(t.TempDir(), "journal")
+	journal := filepath.Join(r.dir, "data", "journal")
+	must(t, os.CopyFS(backup, os.DirFS(journal)))
+	r.start()
+	payload := fmt.Sprintf("/v1/payloads/%d", a.Index+1)
+	r.do("DELETE", payload, r.admin, "application/json", []byte(`{"authority":"gdpr:art17"}`)).want(200, "")
+	must(t, r.stop())
+	// Back is what was zeroed, the key and the sealed bytes, and nothing else.
+	for _, part := range []string{"keys", "segments"} {
+		for _, f := range must2(os.ReadDir(filepath.Join(backup, part))) {
+			name := filepath.Join(journal, part, f.Name())
+			if _, err := os.Stat(name); err != nil {
+				continue // a spare that was being made
+			}
+			old, now := read(t, filepath.Join(backup, part, f.Name())), read(t, name)
+			for i := range min(len(old), len(now)) {
+				if now[i] == 0 {
+					now[i] = old[i]
+				}
+			}
+			must(t, os.WriteFile(name, now, 0o600))
+		}
+	}
+	var out bytes.Buffer
+	if code := run(t.Context(), []string{"fsck", "-config", filepath.Join(r.dir, "config.yaml")}, &out, t.Output(), nil); code != exitFailed || !strings.Contains(out.String(), "still there") {
+		t.Errorf("fsck exits with %d: %s", code, &out)
+	}
+	r.start()
+	r.get(payload, r.admin).want(410, "gone")
+	r.fsck(exitOK)
+}
+
 // checkpointOf waits for a published checkpoint that covers at least size entries.
 func (r *running) checkpointOf(size uint64) log.Checkpoint {
 	r.t.Helper()
@@ -517,6 +647,17 @@ func TestMetricsHealthAndDescription(t *testing.T) {
 		t.Error("no description of the API")
 	}
 	r.get("/metrics", "").want(404, "not-found") // not on the public listener
+	b := r.metrics()
+	for _, want := range []string{"piperoll_size{", "piperoll_problems_total{", `type="urn:piperoll:problem:unauthenticated"`, "piperoll_read_only{"} {
+		if !bytes.Contains(b, []byte(want)) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
+
+// metrics reads what the admin listener shows.
+func (r *running) metrics() []byte {
+	r.t.Helper()
 	addr := filepath.Join(r.dir, "admin.addr")
 	for range 500 { // it is bound just after the other
 		if _, err := os.Stat(addr); err == nil {
@@ -524,17 +665,12 @@ func TestMetricsHealthAndDescription(t *testing.T) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	admin := "http://" + strings.TrimSpace(string(read(t, addr)))
-	resp, err := http.Get(admin + "/metrics") //nolint:noctx // a test's
-	must(t, err)
+	resp, err := http.Get("http://" + strings.TrimSpace(string(read(r.t, addr))) + "/metrics") //nolint:noctx // a test's
+	must(r.t, err)
 	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
-	must(t, err)
-	for _, want := range []string{"piperoll_size{", "piperoll_problems_total{", `type="urn:piperoll:problem:unauthenticated"`, "piperoll_read_only{"} {
-		if !bytes.Contains(b, []byte(want)) {
-			t.Errorf("metrics lack %s", want)
-		}
-	}
+	must(r.t, err)
+	return b
 }
 
 func TestAStoppedServerAnswersEveryone(t *testing.T) {

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -109,15 +113,22 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 	crm, erp := r.submitter("crm", "m1/customers"), r.submitter("erp", "m1/orders")
 	crm.append("stream.open", crm.opening())
 	erp.append("stream.open", erp.opening())
+	other := *crm
+	other.stream = log.NewStream(testOrigin, "m1/addresses")
+	other.append("stream.open", other.opening())
 	good := func() []wire { return crm.next("migration.load", `{"rows":1}`, "migration.load", `{"rows":2}`) }
 	before := r.size()
 
 	send := func(name string, status int, problemName, contentType string, b []byte) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
+			counted := r.problems(problemName)
 			a := r.do("POST", "/v1/events", crm.token, contentType, b)
 			a.t = t
 			a.want(status, problemName)
+			if n := r.problems(problemName) - counted; n != 1 {
+				t.Errorf("the metric of %s counts %g, want 1", problemName, n)
+			}
 		})
 	}
 	edit := func(name string, status int, problemName, old, replacement string) {
@@ -135,6 +146,11 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 	edit("unknown key in the line", 400, "malformed", `{"event":`, `{"note":"x","event":`)
 	edit("white space in the event", 400, "malformed", `{"actor":`, `{ "actor":`)
 	edit("keys out of order", 400, "malformed", `"actor":"crm","kind":"migration.load"`, `"kind":"migration.load","actor":"crm"`)
+	edit("invalid UTF-8 in the event", 400, "malformed", `"actor":"crm"`, "\"actor\":\"c\xffm\"")
+	edit("invalid UTF-8 in the payload", 400, "malformed", `{"rows":1}`, "{\"rows\":\"\xff\"}")
+	deep := strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000)
+	edit("deep event", 400, "malformed", `"objects":[]`, `"objects":`+deep)
+	edit("deep payload", 400, "malformed", `{"rows":1}`, deep)
 	edit("escape in a name", 400, "malformed", `"actor":"crm"`, `"actor":"cr\u006d"`)
 	edit("space in a name", 400, "malformed", `"actor":"crm"`, `"actor":"c m"`)
 	edit("unknown kind", 400, "malformed", `migration.load`, `migration.lode`)
@@ -186,15 +202,20 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 		w[0].event.Payload = nil
 		return w, crm.tail(w)
 	})
+	flip("replay into another stream of the same owner", 400, "signature", func(w []wire, s *log.Sig) ([]wire, *log.Sig) {
+		for i := range w {
+			w[i].event.Stream = other.stream.Name
+			w[i].event.Prev = other.stream.Hash
+		}
+		return w, s
+	})
 	flip("signature of another request", 400, "signature", func(w []wire, _ *log.Sig) ([]wire, *log.Sig) { return w, crm.tail(w[:1]) })
 
 	whole := body(good(), nil)
 	send("empty", 400, "malformed", ndjson, nil)
 	send("truncated", 400, "malformed", ndjson, whole[:len(whole)-5])
-	send("invalid UTF-8", 400, "malformed", ndjson, []byte("{\"event\":\"\xff\"}"))
 	send("no event", 400, "malformed", "application/json", []byte(`{}`))
 	send("not an object", 400, "malformed", "application/json", []byte(`[]`))
-	send("deep", 400, "malformed", "application/json", []byte(`{"event":`+strings.Repeat("[", 100_000)+strings.Repeat("]", 100_000)+`}`))
 	send("other media type", 415, "media-type", "text/plain", whole)
 	send("too many events", 413, "too-large", ndjson, bytes.Repeat([]byte("{}\n"), 51))
 	send("too large a body", 413, "too-large", "application/json", bytes.Repeat([]byte(" "), 9<<20))
@@ -215,6 +236,48 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 		}
 	}
 	crm.append("migration.load", `{"rows":1}`) // the stream is where it was
+}
+
+// problems gives how often a problem was counted.
+func (r *running) problems(name string) (n float64) {
+	r.t.Helper()
+	text := string(r.metrics())
+	_, rest, ok := strings.Cut(text, `type="urn:piperoll:problem:`+name+`"} `)
+	if ok {
+		_, err := fmt.Sscan(rest, &n)
+		must(r.t, err)
+	}
+	return n
+}
+
+// A body of nothing but line ends would be split into slices of 24 times its size.
+func TestABodyOfEmptyLinesCostsNoMoreThanItself(t *testing.T) {
+	lines := bytes.Repeat(newline, 8<<20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := splitBody(ndjson, lines, 10_000)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, errTooLarge) {
+		t.Errorf("splitBody = %v, want too large", err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("a body of 8 MiB takes another %d bytes to be refused", n)
+	}
+}
+
+func TestWhoMayNotAppendIsNotListenedTo(t *testing.T) {
+	r := newLog(t, nil)
+	auditor := r.token("aud", "auditor")
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	must(t, err)
+	defer func() { _ = c.Close() }() // its answer was read
+	_, err = fmt.Fprintf(c, "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n", auditor)
+	must(t, err)
+	line, err := bufio.NewReader(c).ReadString('\n')
+	must(t, err)
+	if !strings.Contains(line, " 403 ") {
+		t.Errorf("before its body a request by an auditor gets %q, want 403", line)
+	}
 }
 
 func TestALateEventIsTakenWithItsLateness(t *testing.T) {
@@ -339,7 +402,7 @@ func TestKeysThatMustNotBeUsedAreRefused(t *testing.T) {
 	register(keyRequest{Principal: "eve", VKey: vkey}).want(403, "key")
 	vkey, err = crm.public().VKey("crm")
 	must(t, err)
-	register(keyRequest{Principal: "eve", VKey: vkey}).want(403, "key") // somebody's already
+	register(keyRequest{Principal: "eve", VKey: vkey}).want(409, "exists") // somebody's already
 	register(keyRequest{Principal: "eve", VKey: "nonsense"}).want(400, "malformed")
 	register(keyRequest{Principal: "e e", VKey: vkey}).want(400, "malformed")
 
