@@ -26,7 +26,6 @@ import (
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/index"
 	"github.com/pipe-roll/piperoll/log/journal"
-	"github.com/pipe-roll/piperoll/log/sequencer"
 	"github.com/pipe-roll/piperoll/log/tiles"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
@@ -215,13 +214,23 @@ func TestAPayloadErasedWhileItsReadIsRecordedIsNotGivenOut(t *testing.T) {
 	crm := r.submitter("crm", "m1/customers")
 	a := crm.append("stream.open", crm.opening(), "migration.extract", `{"rows":3}`)
 	must(t, r.stop())
+	faults := newFaultyFS()
+	r.fs = faults
 	in := r.inside()
-	record := in.trail.record
-	in.trail.record = func(ctx context.Context, e serverEvent) (sequencer.Result, error) {
-		must(t, in.ledger.journal.Erase(a.Index+1))
-		return record(ctx, e)
+	recording, release := faults.hold(filepath.Join("journal", "segments"))
+	answer, erased := make(chan httpAnswer, 1), make(chan error, 1)
+	go func() { answer <- in.do("GET", fmt.Sprintf("/v1/payloads/%d", a.Index+1), r.admin) }()
+	<-recording
+	go func() { erased <- in.ledger.journal.Erase(a.Index + 1) }()
+	for {
+		if _, err := in.ledger.journal.Payload(a.Index + 1); errors.Is(err, journal.ErrErased) {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
-	in.do("GET", fmt.Sprintf("/v1/payloads/%d", a.Index+1), r.admin).want(410, "gone")
+	release()
+	(<-answer).want(410, "gone")
+	must(t, <-erased)
 }
 
 func TestLateOrReadOnlyIsNotReady(t *testing.T) {
@@ -344,12 +353,12 @@ func TestEvery403OfAPrincipalIsInTheLog(t *testing.T) {
 	r := newLog(t, nil)
 	crm := r.submitter("crm", "m1/customers")
 	crm.append("stream.open", crm.opening())
-	vkey, err := crm.public().VKey("crm")
+	vkey, err := log.PublicKey{1}.VKey("eve") // of small order
 	must(t, err)
-	taken, err := json.Marshal(keyRequest{Principal: "eve", VKey: vkey})
+	bad, err := json.Marshal(keyRequest{Principal: "eve", VKey: vkey})
 	must(t, err)
 	r.do("DELETE", "/v1/payloads/0", r.admin, "application/json", []byte(`{"authority":"x"}`)).want(403, "forbidden")
-	r.do("POST", "/v1/keys", r.admin, "application/json", taken).want(403, "key")
+	r.do("POST", "/v1/keys", r.admin, "application/json", bad).want(403, "key")
 	r.get("/v1/payloads/0", crm.token).want(403, "forbidden")
 	r.get("/tile/entries/000.p/1", r.token("wit", "witness")).want(403, "forbidden")
 	fork := crm.next("migration.load", "")
@@ -366,7 +375,7 @@ func TestEvery403OfAPrincipalIsInTheLog(t *testing.T) {
 		p, err := log.ParseRefused(r.get(fmt.Sprintf("/v1/payloads/%d", item.Index), r.admin).want(200, "").body)
 		must(t, err)
 		got = append(got, fmt.Sprintf("%s %s %s %d", e.Log.By, p.Reason, p.Route, p.Count))
-		if p.Reason == "key" && p.Request != log.Commit(log.Payload{Salt: p.Salt, Bytes: taken}, "application/octet-stream") {
+		if p.Reason == "key" && p.Request != log.Commit(log.Payload{Salt: p.Salt, Bytes: bad}, "application/octet-stream") {
 			t.Error("the refusal does not commit to the request")
 		}
 	}
