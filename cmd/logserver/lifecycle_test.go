@@ -481,7 +481,7 @@ func TestTokensAndKeysAreMadeWhileTheServerRunsAndWhileNot(t *testing.T) {
 	online := command(0, "token", "-config", config, "-principal", "a", "-role", "auditor")
 	r.get("/v1/entries/0", online).want(200, "")
 	command(2, "token", "-config", config, "-principal", "a", "-role", "king")
-	command(2, "key", "add", "-config", config, "-principal", "a", "-vkey", vkey()) // registered already
+	command(exitFailed, "key", "add", "-config", config, "-principal", "a", "-vkey", vkey()) // registered already
 	must(t, r.stop())
 	offline := command(0, "token", "-config", config, "-principal", "b", "-role", "auditor", "-grant", "admin", "-days", "3")
 	command(2, "token", "-config", config, "-principal", "b", "-role", "king")
