@@ -41,7 +41,7 @@ check:
 	for share in $(CHECK); do \
 		$(MAKE) $$share MEASURED=1 2>&1 | tee -a bin/check.log || failed="$$failed $$share"; \
 	done; \
-	echo; grep -E '^(== |NOT RUN:)' bin/check.log; \
+	echo; grep -E '^(== [a-z-]+: (ok|FAILED), |NOT RUN:)' bin/check.log; \
 	echo "check: $$((SECONDS - start)) s, $$(grep -c '^NOT RUN:' bin/check.log || true) NOT RUN"; \
 	if [ -n "$$failed" ]; then echo "check FAILED:$$failed"; exit 1; fi
 
@@ -145,13 +145,14 @@ do-release-check: bin
 do-demo:
 	@demo/run.sh
 
-# What README.md tells a newcomer to type has to work as it stands there.
-do-demo-smoke: do-build
+# What README.md tells a newcomer to type has to work as it stands there, with the commands that the demo built.
+do-demo-smoke:
 	@$(MAKE) demo
 	@demo/readme.sh
 
 # On the disk of this folder: that of temporary files may be memory. BENCH=-strict fails when a goal is missed.
-do-bench: do-build
+do-bench: bin
+	go build -o bin/ ./cmd/bench
 	go test -run '^$$' -bench . -benchmem -timeout 60m ./...
 	bin/bench -dir bin $(BENCH)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Types what the section "Five minutes by hand" of README.md tells a newcomer
-# to type, in an empty folder with the commands of make build, so that it
+# to type, in an empty folder with the commands that lie in bin/, so that it
 # cannot go stale. Fails when a line of it does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
