@@ -233,6 +233,26 @@ func TestAPayloadErasedWhileItsReadIsRecordedIsNotGivenOut(t *testing.T) {
 	must(t, <-erased)
 }
 
+// Between the entry of an erasure and its deed, nobody who comes later gets the payload.
+func TestAPayloadWhoseErasureIsInTheLogIsNotGivenOut(t *testing.T) {
+	r := newLog(t, nil)
+	crm := r.submitter("crm", "m1/customers")
+	a := crm.append("stream.open", crm.opening(), "migration.extract", `{"rows":3}`)
+	must(t, r.stop())
+	in := r.inside()
+	in.ledger.erasing.Lock()
+	size := in.ledger.journal.Size()
+	answer := make(chan httpAnswer, 1)
+	go func() { answer <- in.do("GET", fmt.Sprintf("/v1/payloads/%d", a.Index+1), r.admin) }()
+	for in.ledger.journal.Size() == size {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(10 * time.Millisecond) // its record is durable: it would answer now
+	must(t, in.ledger.journal.Erase(a.Index+1))
+	in.ledger.erasing.Unlock()
+	(<-answer).want(410, "gone")
+}
+
 func TestLateOrReadOnlyIsNotReady(t *testing.T) {
 	for _, c := range []struct {
 		readOnly        error

@@ -38,7 +38,7 @@ type ledger struct {
 	ignored []error // why entries were left out of a fold
 	seq     *sequencer.Sequencer
 
-	erasing sync.Mutex // held from the check of a payload to its erasure
+	erasing sync.RWMutex // held from the check of a payload to its erasure; who gives one out reads it under RLock
 }
 
 // The log's streams.

@@ -97,7 +97,9 @@ func (s *site) payload(w http.ResponseWriter, r *http.Request, by principal) err
 	if err := s.ledger.readPayload(r.Context(), by, i); err != nil {
 		return err
 	}
+	s.ledger.erasing.RLock() // an erasure whose entry is before our record has ended, or ends first
 	p, err := s.ledger.journal.Payload(i)
+	s.ledger.erasing.RUnlock()
 	if err != nil {
 		return fmt.Errorf("payload of entry %d: %w", i, err)
 	}
