@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"regexp"
 	"slices"
 	"testing"
 	"unicode/utf8"
@@ -136,9 +135,7 @@ func checkCanonical(t interface{ Errorf(string, ...any) }, text []byte) {
 		t.Errorf("Canonical(%q) = %q, want it refused: not JSON", text, got)
 		return
 	}
-	// 1e16 comes out as an integer of 17 digits, which is refused where it is written so.
-	long := regexp.MustCompile(`[0-9]{16}`).Match(got)
-	if again, err := Canonical(got); (err != nil || !bytes.Equal(again, got)) && !long {
+	if again, err := Canonical(got); err != nil || !bytes.Equal(again, got) {
 		t.Errorf("Canonical(%q) = %q, %v, want itself", got, again, err)
 	}
 	want, err := jcs.Transform(text)
@@ -167,7 +164,7 @@ func FuzzCanonical(f *testing.F) {
 func jsonValue(depth int) *rapid.Generator[any] {
 	simple := []*rapid.Generator[any]{
 		rapid.Just[any](nil), rapid.Bool().AsAny(), rapid.String().AsAny(), rapid.Int64Range(-maxInt, maxInt).AsAny(),
-		rapid.Float64().AsAny(), rapid.Float64Range(-1e-5, 1e-5).AsAny(), rapid.Float64Range(1e20, 1e22).AsAny(),
+		rapid.Float64().AsAny(), rapid.Float64Range(-1e-5, 1e-5).AsAny(), rapid.Float64Range(1e20, 1e22).AsAny(), rapid.Float64Range(1e15, 1e17).AsAny(),
 	}
 	if depth > 0 {
 		simple = append(simple,
@@ -193,8 +190,8 @@ func TestCanonicalAgreesWithOracle(t *testing.T) {
 	})
 }
 
-// beyond says whether encoding/json writes some number in value as an integer
-// beyond 2^53-1, which Canonical refuses.
+// beyond says whether some number in value is one that Canonical refuses:
+// beyond 2^53-1, and written as an integer.
 func beyond(value any) bool {
 	switch v := value.(type) {
 	case float64:

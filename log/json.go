@@ -6,17 +6,24 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
-// jsonMaxDepth bounds nesting, so that no input can exhaust the stack.
-const jsonMaxDepth = 64
+const (
+	// jsonMaxDepth bounds nesting, so that no input can exhaust the stack.
+	jsonMaxDepth = 64
+	// numberMaxBytes bounds a number as written. The exact decimal of a float64
+	// has at most 1,077 bytes; of far longer ones strconv.ParseFloat takes an
+	// exponent for a smaller one.
+	numberMaxBytes = 4096
+)
 
 // Canonical gives the RFC 8785 form of a JSON text. It is strict where
 // encoding/json is not: duplicate keys, invalid UTF-8, lone surrogates, trailing
-// text and nesting beyond 64 are [ErrMalformed]. So are integers that no
-// float64 holds exactly: they would come out as other numbers.
+// text and nesting beyond 64 are [ErrMalformed]. So are large numbers that would
+// come out as others: see [jsonParser.number]. The form is its own form.
 func Canonical(text []byte) ([]byte, error) {
 	p := &jsonParser{in: text}
 	out := p.value(make([]byte, 0, len(text)), 0)
@@ -327,9 +334,14 @@ func (p *jsonParser) digits() (n int) {
 	return n
 }
 
-// number reads a number by the grammar of RFC 8259 section 6.
+// number reads a number by the grammar of RFC 8259 section 6. What counts is
+// its value as a float64, never the spelling: 1e16 and 10000000000000000 are one
+// number. Beyond 2^53-1 not every integer is a float64, and one that is may be
+// what another was rounded to: so nothing is taken that is written as an integer
+// there, and from 1e21 on, where RFC 8785 writes exponents, only what stays the
+// same number, to the last digit. Below, rounding is as RFC 8785 says.
 func (p *jsonParser) number(out []byte) []byte {
-	begin, integer := p.at, true
+	begin := p.at
 	if p.in[p.at] == '-' {
 		p.at++
 	}
@@ -340,14 +352,12 @@ func (p *jsonParser) number(out []byte) []byte {
 	}
 	if p.at < len(p.in) && p.in[p.at] == '.' {
 		p.at++
-		integer = false
 		if p.digits() == 0 {
 			p.fail("not a number")
 		}
 	}
 	if p.at < len(p.in) && (p.in[p.at] == 'e' || p.in[p.at] == 'E') {
 		p.at++
-		integer = false
 		if p.at < len(p.in) && (p.in[p.at] == '+' || p.in[p.at] == '-') {
 			p.at++
 		}
@@ -355,17 +365,50 @@ func (p *jsonParser) number(out []byte) []byte {
 			p.fail("not a number")
 		}
 	}
-	f, err := strconv.ParseFloat(string(p.in[begin:p.at]), 64)
-	if err != nil {
-		p.fail("number is outside the range of a float64")
-	}
-	if integer && math.Abs(f) > maxInt {
-		p.fail("integer beyond 2^53-1 would lose digits; send it as a string, or the payload as payload_b64")
-	}
-	if p.checkOnly {
+	text := string(p.in[begin:p.at])
+	if len(text) > numberMaxBytes {
+		p.fail(fmt.Sprintf("number of more than %d bytes", numberMaxBytes))
 		return out
 	}
-	return appendJSONNumber(out, f)
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		p.fail("number is outside the range of a float64")
+		return out
+	}
+	end := len(out)
+	out = appendJSONNumber(out, f)
+	if a := math.Abs(f); a > maxInt && (a < 1e21 || !sameDecimal(text, string(out[end:]))) {
+		p.fail("number beyond 2^53-1 may lose digits; send it as a string, or the payload as payload_b64")
+	}
+	if p.checkOnly {
+		return out[:end]
+	}
+	return out
+}
+
+// sameDecimal says whether two numbers of JSON, neither of them 0, have one value.
+func sameDecimal(a, b string) bool {
+	aDigits, aExponent := decimal(a)
+	bDigits, bExponent := decimal(b)
+	return aDigits == bDigits && aExponent == bExponent
+}
+
+// decimal gives the sign and the digits of a number without outer zeros, and
+// the exponent that makes 0.DIGITS of it.
+func decimal(text string) (digits string, exponent int) {
+	sign := ""
+	if text[0] == '-' {
+		sign, text = "-", text[1:]
+	}
+	mantissa, power := text, 0
+	if i := strings.IndexAny(text, "eE"); i >= 0 {
+		mantissa = text[:i]
+		power, _ = strconv.Atoi(text[i+1:]) // it was read as a float64 before
+	}
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	digits = strings.TrimLeft(whole+fraction, "0")
+	exponent = power + len(digits) - len(fraction)
+	return sign + strings.TrimRight(digits, "0"), exponent
 }
 
 // appendJSONNumber writes a number as ECMAScript does (RFC 8785 section 3.2.2.3).

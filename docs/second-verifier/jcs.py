@@ -1,13 +1,15 @@
 """Strict JSON in, RFC 8785 (JCS) out.
 
 The parser is stricter than RFC 8259: see "JSON payloads" in log/FORMAT.md. It keeps the
-difference between 1 (an int) and 1.0 (a float), since only the first has a bound of 2^53-1.
+difference between 1 (an int) and 1.0 (a float): the fixed shapes hold only the first.
 """
 
+import decimal
 import re
 
 MAX_INT = 2**53 - 1
 MAX_DEPTH = 64
+NUMBER_MAX = 4096  # bytes
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
@@ -131,15 +133,18 @@ class _Parser:
         found = _NUMBER.match(self.text, self.at)
         if found is None:
             raise Malformed("no value at %d" % self.at)
-        self.at = found.end()
-        if found.group(1) is None and found.group(2) is None:
-            if len(found.group()) > 17 or abs(int(found.group())) > MAX_INT:
-                raise Malformed("integer beyond 2^53-1: %.40s" % found.group())
-            return int(found.group())
-        value = float(found.group())
+        self.at, written = found.end(), found.group()
+        if len(written) > NUMBER_MAX:
+            raise Malformed("number of %d bytes" % len(written))
+        value = float(written)
         if value in (float("inf"), float("-inf")):
-            raise Malformed("number beyond the doubles: %.40s" % found.group())
-        return value
+            raise Malformed("number beyond the doubles: %.40s" % written)
+        if abs(value) > MAX_INT:
+            # Written as an integer, or not the same number to the last digit.
+            if abs(value) < 1e21 or decimal.Decimal(written) != decimal.Decimal(number(value)):
+                raise Malformed("number beyond 2^53-1: %.40s" % written)
+            return value
+        return int(written) if found.group(1) is None and found.group(2) is None else value
 
 
 def serialise(value):
