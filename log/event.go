@@ -155,6 +155,8 @@ func (e Event) Validate() error {
 	}
 	if e.Payload != nil && !ValidType(e.Payload.Type) {
 		bad("payload type %q is not a media type in lower case without parameters", e.Payload.Type)
+	} else if e.Payload != nil && e.Payload.Type != JSONType && parserOf(e.Kind) != nil {
+		bad("payload of %s has type %q, want %s", e.Kind, e.Payload.Type, JSONType)
 	}
 	if e.Seq < 1 || e.Seq > maxInt || e.Time > maxInt {
 		bad("seq %d or time %d is outside its range", e.Seq, e.Time)

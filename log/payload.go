@@ -9,6 +9,54 @@ import (
 // JSONType is the payload type of the structural payloads below.
 const JSONType = "application/json"
 
+// CheckPayload says whether payload is one that e, if it commits to any, may
+// commit to: what FORMAT.md section 5 says of the kinds there, anything for all
+// others. A log that took another could never be folded.
+func CheckPayload(e Event, payload []byte) error {
+	parse := parserOf(e.Kind)
+	if parse == nil || e.Payload == nil {
+		return nil
+	}
+	if e.Payload.Type != JSONType {
+		return fmt.Errorf("%w payload of %s: type %q, want %s", ErrMalformed, e.Kind, e.Payload.Type, JSONType)
+	}
+	return parse(payload)
+}
+
+// parserOf gives the parser of a kind's payloads, nil for kinds that fix none.
+func parserOf(kind string) func([]byte) error {
+	switch kind {
+	case serverOpen:
+		return checks(ParseLogOpen)
+	case "stream.open":
+		return checks(ParseStreamOpen)
+	case "migration.open":
+		return checks(ParseMigrationOpen)
+	case "migration.close":
+		return checks(ParseMigrationClose)
+	case "key.registered":
+		return checks(ParseKeyRegistered)
+	case "key.revoked":
+		return checks(ParseKeyRevoked)
+	case "access.token.created":
+		return checks(ParseTokenCreated)
+	case "access.token.revoked":
+		return checks(ParseTokenRevoked)
+	case serverErased:
+		return checks(ParsePayloadErased)
+	case serverRefused:
+		return checks(ParseRefused)
+	}
+	return nil
+}
+
+func checks[T any](parse func([]byte) (T, error)) func([]byte) error {
+	return func(payload []byte) error {
+		_, err := parse(payload)
+		return err
+	}
+}
+
 // A LogOpen is the payload of entry 0: the log's own statement of its keys.
 // An auditor compares it with the keys that came by another channel.
 type LogOpen struct {

@@ -188,6 +188,8 @@ def _event_rules(event):
     require((event["migration"] == "log") == in_log, "kind %s in migration %s" % (event["kind"], event["migration"]))
     prefix = event["migration"] + "/"
     require(event["stream"].startswith(prefix) and event["stream"] != prefix, "stream is not in its migration")
+    if event["kind"] in PAYLOADS and "payload" in event:
+        require(event["payload"]["type"] == "application/json", "structural payload of another type")
 
 
 _EVENT = fields(

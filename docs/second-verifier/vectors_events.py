@@ -123,6 +123,7 @@ def event_file():
         ("128-byte-names", f.event(migration="m" * 126, stream="m" * 126 + "/s", actor="A" * 128)),
         ("slash-in-migration", f.event(migration="a/b", stream="a/b/c")),
         ("unknown-kind-of-known-class", f.event(kind="x.acme.made-up_1")),
+        ("structural-kind-without-payload", f.event(kind="stream.open", payload=None)),
         ("server-kind", f.event(kind="log.open", migration="log", stream="log/open")),
         ("unknown-server-kind", f.event(kind="access.new", migration="log", stream="log/new")),
     ]
@@ -168,6 +169,8 @@ def event_file():
             ("stream-is-migration", f.event(stream="crm-2026")),
             ("stream-without-name", f.event(stream="crm-2026/")),
             ("submitted-kind-in-log", f.event(migration="log", stream="log/x")),
+            ("structural-payload-of-other-type", f.event(kind="stream.open", payload=f.salted("salt", p.LINEAGE_TYPE, b"{}"))),
+            ("server-payload-of-other-type", f.event(kind="key.revoked", migration="log", stream="log/keys", payload=f.salted("salt", "text/plain", b"{}"))),
         ]
     )
     return {

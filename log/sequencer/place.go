@@ -265,6 +265,9 @@ func (s *state) append(p *plan, i int, index uint64, open *log.StreamOpen, opene
 
 // structure reads the payloads that the log itself must understand.
 func structure(e log.Event, payload []byte, req Request) (*log.StreamOpen, *log.MigrationOpen, error) {
+	if err := log.CheckPayload(e, payload); err != nil {
+		return nil, nil, err
+	}
 	switch e.Kind {
 	case "stream.open":
 		open, err := log.ParseStreamOpen(payload)
