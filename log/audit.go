@@ -65,9 +65,14 @@ type Audit struct {
 	lastControl uint64 // the last such
 	asOf        uint64 // of the last entry
 	historyGap  string // why the control entries at hand are not all, "" if they are
+	asOfOpen    uint64 // entries that name a control entry that is not at hand
+	asOfFirst   uint64 // the first such control entry
 
 	keys Keyring
-	use  map[Hash][]uint64 // key id to the indexes of the tails it signed
+	use  map[Hash][]keyUse // by key id: the tails it signed
+
+	unsupported bool            // a payload is of a version that this code does not know
+	later       map[string]bool // migrations that have such payloads
 
 	promiseMS uint64 // of log.open
 	opened    bool   // log.open is at hand with its payload
@@ -75,6 +80,7 @@ type Audit struct {
 	disclosed uint64
 	withheld  []uint64 // indexes of payloads committed to and not at hand
 	erased    []uint64 // says the log
+	stays     []uint64 // indexes of entries whose payload is never erased, or that have none
 
 	signed   uint64 // events that a valid tail covers
 	unknown  uint64 // events whose signature could not be checked
@@ -87,13 +93,17 @@ func NewAudit(c AuditConfig, f *Findings) *Audit {
 	return &Audit{
 		c: c, f: f,
 		streams: make(map[string]*auditStream), migrations: make(map[string]*auditMigration),
-		use: make(map[Hash][]uint64),
+		use: make(map[Hash][]keyUse), later: make(map[string]bool),
 	}
 }
 
 // PromiseMS is how long after received the log promises a checkpoint, and
 // whether its log.open was at hand to say so.
 func (a *Audit) PromiseMS() (ms uint64, ok bool) { return a.promiseMS, a.opened }
+
+// Unsupported says whether a payload that the audit has to understand is of a
+// version that this code does not know: what was found is not the whole.
+func (a *Audit) Unsupported() bool { return a.unsupported }
 
 // Received is the time, in Unix milliseconds, of the last entry added.
 func (a *Audit) Received() uint64 { return a.received }
@@ -120,7 +130,7 @@ func (a *Audit) Add(x Exhibit) error {
 	if e.Kind == "stream.open" && x.Payload != nil {
 		o, err := ParseStreamOpen(x.Payload)
 		if err != nil {
-			a.f.Fail("integrity.chain", "entry %d: %v", x.Index, err)
+			a.unreadable("integrity.chain", x, err)
 		} else {
 			open = &o
 		}
@@ -128,6 +138,18 @@ func (a *Audit) Add(x Exhibit) error {
 	a.stream(x, open)
 	a.migration(x, open)
 	return nil
+}
+
+// unreadable says why a payload could not be read. One of a later version is
+// no sign of tampering.
+func (a *Audit) unreadable(check string, x Exhibit, err error) {
+	if errors.Is(err, ErrVersion) {
+		a.unsupported = true
+		a.later[x.Entry.Event.Migration] = true
+		a.f.Skip(check, "entry %d: %v: get a newer verifier", x.Index, err)
+		return
+	}
+	a.f.Fail(check, "entry %d: %v", x.Index, err)
 }
 
 // order holds the log to its clock: received never goes back, and what came
@@ -142,6 +164,9 @@ func (a *Audit) order(x Exhibit) {
 	}
 	if (x.Entry.Event.Kind == serverOpen) != (x.Index == 0) {
 		a.f.Fail("integrity.order", "entry %d is %s: entry 0, and no other, is log.open", x.Index, x.Entry.Event.Kind)
+	}
+	if stream := x.Entry.Event.Stream; x.Index == 0 && stream != ServerStream("open") {
+		a.f.Fail("integrity.order", "entry 0 is in stream %q, want %q", stream, ServerStream("open"))
 	}
 }
 
@@ -158,6 +183,10 @@ func (a *Audit) control(x Exhibit) {
 	case a.c.Has(as):
 		a.f.Fail("integrity.as-of", "entry %d: as_of is %d, which is no control entry", i, as)
 	default:
+		if a.asOfOpen == 0 {
+			a.asOfFirst = as
+		}
+		a.asOfOpen++
 		a.loseHistory("control entry %d is not at hand", as)
 	}
 	a.asOf = max(a.asOf, as)
@@ -175,6 +204,7 @@ func (a *Audit) control(x Exhibit) {
 func (a *Audit) loseHistory(format string, args ...any) {
 	if a.historyGap == "" {
 		a.historyGap = fmt.Sprintf(format, args...)
+		a.keys.Partial = true
 	}
 }
 
@@ -183,9 +213,12 @@ func (a *Audit) key(x Exhibit) {
 		a.loseHistory("the payload of key entry %d is not at hand", x.Index)
 		return
 	}
-	// Without the whole history a key that is named may be one that was not seen.
-	if err := a.keys.Apply(x.Index, x.Entry, x.Payload); err != nil && a.historyGap == "" {
-		a.f.Fail("authentic.keys", "%v", err)
+	err := a.keys.Apply(x.Index, x.Entry, x.Payload)
+	if err != nil {
+		a.unreadable("authentic.keys", x, err)
+	}
+	if errors.Is(err, ErrVersion) {
+		a.loseHistory("key entry %d is of a later version", x.Index)
 	}
 }
 
@@ -197,7 +230,7 @@ func (a *Audit) logOpen(x Exhibit) {
 	}
 	o, err := ParseLogOpen(x.Payload)
 	if err != nil {
-		a.f.Fail("authentic.log", "%v", err)
+		a.unreadable("authentic.log", x, err)
 		return
 	}
 	a.promiseMS, a.opened = o.PromiseMS, true
@@ -213,6 +246,11 @@ func (a *Audit) logOpen(x Exhibit) {
 			a.f.Fail("authentic.log", "log.open names another %s key than the policy: %s", k.Purpose, k.VKey)
 		}
 	}
+	for _, l := range a.c.LogKeys {
+		if !slices.Contains(o.Keys, l) {
+			a.f.Fail("authentic.log", "log.open does not name the policy's %s key: %s", l.Purpose, l.VKey)
+		}
+	}
 	a.f.Pass("authentic.log", "log.open names the keys that the policy lists")
 	if len(a.c.LogKeys) == 0 {
 		a.f.Skip("authentic.log", "no policy: the log's keys are known from the log alone")
@@ -220,6 +258,9 @@ func (a *Audit) logOpen(x Exhibit) {
 }
 
 func (a *Audit) payload(x Exhibit) {
+	if x.Entry.Event.Payload == nil || !Erasable(x.Entry.Event.Kind) {
+		a.stays = append(a.stays, x.Index)
+	}
 	switch {
 	case x.Entry.Event.Payload == nil:
 	case x.Disclosed:
@@ -231,8 +272,16 @@ func (a *Audit) payload(x Exhibit) {
 		return
 	}
 	p, err := ParsePayloadErased(x.Payload)
-	if err != nil || p.Index >= x.Index {
-		a.f.Fail("integrity.payload", "entry %d: payload.erased of entry %d: %v", x.Index, p.Index, err)
+	if err != nil {
+		a.unreadable("integrity.payload", x, err)
+		return
+	}
+	if p.Index >= x.Index {
+		a.f.Fail("integrity.payload", "entry %d: payload.erased of entry %d, which comes later", x.Index, p.Index)
+		return
+	}
+	if _, ok := slices.BinarySearch(a.stays, p.Index); ok {
+		a.f.Fail("integrity.payload", "entry %d: payload.erased of entry %d, which has no payload, or one that is never erased", x.Index, p.Index)
 		return
 	}
 	a.erased = append(a.erased, p.Index)
@@ -244,7 +293,12 @@ func (a *Audit) Finish() {
 		a.f.Fail("complete.entries", "there is no entry: nothing was shown")
 	}
 	a.f.Pass("integrity.order", "received never goes back over %d entries", a.entries)
-	a.f.Pass("integrity.as-of", "each entry names the last control entry before it, as far as they are at hand")
+	if a.asOfOpen == 0 {
+		a.f.Pass("integrity.as-of", "each entry names the last control entry before it")
+	} else {
+		a.f.Skip("integrity.as-of", "%d of %d entries name a control entry that is not at hand, the first of them entry %d: whether it is the last before them was not checked",
+			a.asOfOpen, a.entries, a.asOfFirst)
+	}
 	a.finishPayloads()
 	a.finishStreams()
 	a.finishKeys()
@@ -267,24 +321,52 @@ func (a *Audit) finishPayloads() {
 }
 
 func (a *Audit) finishKeys() {
-	a.f.Pass("authentic.revocation", "all key entries up to entry %d are at hand; no revoked key was used", a.last)
-	if a.historyGap != "" {
+	if a.historyGap == "" {
+		a.f.Pass("authentic.revocation", "all key entries up to entry %d are at hand; no revoked key was used", a.last)
+	} else {
 		a.f.Skip("authentic.revocation", "whether a key was registered or revoked is not known: %s", a.historyGap)
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(a.use), func(x, y Hash) int { return slices.Compare(x[:], y[:]) }) {
-		state, ok := a.keys.Lookup(id)
-		if !ok || state.CompromisedSince == nil {
-			continue
-		}
-		doubtful := 0
-		for _, index := range a.use[id] {
-			if index >= *state.CompromisedSince {
-				doubtful++
+		a.finishKey(id)
+	}
+}
+
+// finishKey looks at the tails of a key again, with all that was seen of it: by
+// entries after a gap, or since.
+func (a *Audit) finishKey(id Hash) {
+	doubtful := 0
+	var owner, reason string
+	for _, u := range a.use[id] {
+		if _, known := a.keys.Lookup(id); known {
+			if err := a.keys.Valid(id, u.owner, u.index); err != nil {
+				a.f.Fail("authentic.keys", "entry %d: tail of a stream of %q: %v", u.index, u.owner, err)
 			}
 		}
-		if doubtful > 0 {
-			a.f.Skip("authentic.revocation", "%d tail signatures of key %s of %q are doubtful: it is compromised since entry %d",
-				doubtful, id, state.Principal, *state.CompromisedSince)
+		if why := a.doubt(id, u); why != "" {
+			doubtful++
+			owner, reason = u.owner, why
 		}
+	}
+	if doubtful > 0 {
+		a.f.Skip("authentic.revocation", "%d tail signatures of key %s of %q are doubtful: %s", doubtful, id, owner, reason)
+	}
+}
+
+// doubt says why a use of a key is doubtful: the key, or one that vouched for
+// it, was compromised by then.
+func (a *Audit) doubt(key Hash, u keyUse) string {
+	who := "it is"
+	for at := u.index; ; {
+		state, ok := a.keys.Lookup(key)
+		switch {
+		case !ok:
+			return ""
+		case state.CompromisedSince != nil && at >= *state.CompromisedSince:
+			return fmt.Sprintf("%s compromised since entry %d", who, *state.CompromisedSince)
+		case state.Previous == nil || a.c.Submitters != nil && a.c.Submitters.Has(u.owner, key):
+			return ""
+		}
+		key, at = *state.Previous, state.Registered
+		who = fmt.Sprintf("key %s, which vouched for it, is", key)
 	}
 }

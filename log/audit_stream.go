@@ -137,12 +137,33 @@ func (a *Audit) tail(s *auditStream, x Exhibit, hash Hash, open *StreamOpen, cov
 		a.f.Fail("authentic.keys", "entry %d: tail of stream %q: %v", x.Index, s.Name, err)
 		return
 	}
-	if a.c.Submitters != nil && !a.c.Submitters.Has(owner, key) {
-		a.f.Fail("authentic.keys", "entry %d: tail of stream %q: key %s is not one that the submitters file lists for %q", x.Index, s.Name, key, owner)
+	if a.c.Submitters != nil && !a.vouched(owner, key) {
+		a.f.Fail("authentic.keys", "entry %d: tail of stream %q: key %s is not one that the submitters file lists for %q, and none of those vouches for it", x.Index, s.Name, key, owner)
 		return
 	}
-	a.use[key] = append(a.use[key], x.Index)
+	a.use[key] = append(a.use[key], keyUse{owner, x.Index})
 	a.signed += covered
+}
+
+// A keyUse is a tail that a key signed for the owner of a stream.
+type keyUse struct {
+	owner string
+	index uint64
+}
+
+// vouched says whether the auditor lists key for owner, or a key that vouches
+// for it: each from the listed one on was the owner's when it signed the next
+// (the keyring has checked that), and each next one proved its possession.
+// Source: FORMAT.md section 6.
+func (a *Audit) vouched(owner string, key Hash) bool {
+	for !a.c.Submitters.Has(owner, key) {
+		state, ok := a.keys.Lookup(key)
+		if !ok || !state.Proven || state.Previous == nil {
+			return false
+		}
+		key = *state.Previous
+	}
+	return true
 }
 
 func (a *Audit) finishStreams() {

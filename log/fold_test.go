@@ -72,25 +72,37 @@ func exhibits(t *testing.T, origin string, steps []step) (out []Exhibit) {
 // audited gives the ids of the checks that fail for a log.
 func audited(t *testing.T, c AuditConfig, log []Exhibit) (failed []string, a *Audit) {
 	t.Helper()
+	checks, a := checked(t, c, log)
+	for id, check := range checks {
+		if check.Status == Fail {
+			failed = append(failed, id)
+		}
+	}
+	slices.Sort(failed)
+	return failed, a
+}
+
+// checked gives everything that an audit of a log finds.
+func checked(t *testing.T, c AuditConfig, log []Exhibit) (map[string]Check, *Audit) {
+	t.Helper()
 	at := make(map[uint64]bool)
 	for _, x := range log {
 		at[x.Index] = true
 	}
 	c.Has = func(index uint64) bool { return at[index] }
 	f := NewFindings()
-	a = NewAudit(c, f)
+	a := NewAudit(c, f)
 	for _, x := range log {
 		if err := a.Add(x); err != nil {
 			t.Fatal(err)
 		}
 	}
 	a.Finish()
+	checks := make(map[string]Check)
 	for _, check := range f.All() {
-		if check.Status == Fail {
-			failed = append(failed, check.ID)
-		}
+		checks[check.ID] = check
 	}
-	return failed, a
+	return checks, a
 }
 
 // The stories that the second verifier tells: what it accepts the audit

@@ -119,7 +119,11 @@ func UnmarshalStream(b []byte) (s Stream, err error) {
 
 // A Keyring is the fold over key.registered and key.revoked.
 type Keyring struct {
-	keys map[Hash]*KeyState
+	// Partial says that key entries may be missing before the next one. A key
+	// that it names and that was not seen is then no error: what the entry says
+	// of its own key still counts.
+	Partial bool
+	keys    map[Hash]*KeyState
 }
 
 // A KeyState is what the log says of one key.
@@ -130,6 +134,7 @@ type KeyState struct {
 	Revoked          *uint64 // index from which they may not
 	CompromisedSince *uint64 // index from which they are doubtful
 	Proven           bool    // possession was proven at registration
+	Previous         *Hash   // the key that vouched for it at registration; nil if none did
 }
 
 // Apply folds one entry with its payload bytes. Entries of other kinds are
@@ -137,28 +142,28 @@ type KeyState struct {
 // registers a key by submitting an event. An entry that gives an error changes
 // nothing: whoever folds goes on without it.
 func (r *Keyring) Apply(index uint64, e Entry, payload []byte) error {
-	state, err := r.change(index, e, payload)
+	id, state, err := r.change(index, e, payload)
 	if err != nil || state == nil {
 		return err
 	}
 	if r.keys == nil {
 		r.keys = make(map[Hash]*KeyState)
 	}
-	r.keys[state.Key.ID()] = state
+	r.keys[id] = state
 	return nil
 }
 
 // Check gives the error that Apply would, and changes nothing.
 func (r *Keyring) Check(index uint64, e Entry, payload []byte) error {
-	_, err := r.change(index, e, payload)
+	_, _, err := r.change(index, e, payload)
 	return err
 }
 
-// change gives the state of the key that the entry is about, after it; nil if
+// change gives the key that the entry is about, and its state after it; nil if
 // it is about none.
-func (r *Keyring) change(index uint64, e Entry, payload []byte) (*KeyState, error) {
+func (r *Keyring) change(index uint64, e Entry, payload []byte) (Hash, *KeyState, error) {
 	if e.Log.Attested != AttestedByLog || e.Event.Migration != serverMigration {
-		return nil, nil
+		return Hash{}, nil, nil
 	}
 	switch e.Event.Kind {
 	case "key.registered":
@@ -167,22 +172,26 @@ func (r *Keyring) change(index uint64, e Entry, payload []byte) (*KeyState, erro
 			err = r.CheckRegistration(e.Event.Log, k)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", index, err)
+			return Hash{}, nil, fmt.Errorf("entry %d: %w", index, err)
 		}
-		return &KeyState{Key: k.Key, Principal: k.Principal, Registered: index, Proven: k.Proof != nil}, nil
+		state := &KeyState{Key: k.Key, Principal: k.Principal, Registered: index, Proven: k.Proof != nil}
+		if k.Previous != nil && r.keys[k.Previous.Key] != nil {
+			state.Previous = &k.Previous.Key
+		}
+		return k.Key.ID(), state, nil
 	case "key.revoked":
 		k, err := ParseKeyRevoked(payload)
 		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", index, err)
+			return Hash{}, nil, fmt.Errorf("entry %d: %w", index, err)
 		}
 		state, ok := r.Lookup(k.Key)
-		if !ok || state.Revoked != nil {
-			return nil, fmt.Errorf("entry %d: %w: %s cannot be revoked", index, ErrKeyUnknown, k.Key)
+		if !ok && !r.Partial || state.Revoked != nil {
+			return Hash{}, nil, fmt.Errorf("entry %d: %w: %s cannot be revoked", index, ErrKeyUnknown, k.Key)
 		}
 		state.Revoked, state.CompromisedSince = &index, k.CompromisedSince
-		return &state, nil
+		return k.Key, &state, nil
 	}
-	return nil, nil
+	return Hash{}, nil, nil
 }
 
 // CheckRegistration says whether k may be registered: a usable key, new to the
@@ -201,6 +210,9 @@ func (r *Keyring) CheckRegistration(origin string, k KeyRegistered) error {
 	}
 	if k.Previous != nil {
 		old := r.keys[k.Previous.Key]
+		if old == nil && r.Partial {
+			return nil
+		}
 		if old == nil || old.Principal != k.Principal || old.Revoked != nil {
 			return fmt.Errorf("%w: previous key %s is not a valid key of %q", ErrKey, k.Previous.Key, k.Principal)
 		}
@@ -218,7 +230,7 @@ func (r *Keyring) Valid(key Hash, principal string, index uint64) error {
 	switch {
 	case k == nil || k.Registered > index:
 		return fmt.Errorf("%w: key %s is not registered", ErrKey, key)
-	case k.Principal != principal:
+	case k.Principal != principal && k.Principal != "": // "" if its registration was not seen
 		return fmt.Errorf("%w: key %s belongs to another principal", ErrKey, key)
 	case k.Revoked != nil && *k.Revoked <= index:
 		return fmt.Errorf("%w: key %s is revoked since entry %d", ErrKey, key, *k.Revoked)

@@ -36,7 +36,7 @@ func checkDocs() []checkDoc {
 		{"complete.payload", true, "Payloads that were not disclosed and that no payload.erased entry covers. What is disclosed is checked under integrity.payload."},
 		{"complete.receipt", true, "Receipts whose entries are not all in the directory."},
 		{"complete.stream", false, "No stream lacks an event between two that are here, or at its beginning."},
-		{"integrity.as-of", false, "Each entry names the last control entry before it, exactly. A log that picks an older state of access or keys is found here."},
+		{"integrity.as-of", true, "Each entry names the last control entry before it, exactly. A log that picks an older state of access or keys is found here, as far as the control entries are in the directory."},
 		{"integrity.chain", false, "The events of each stream follow each other by seq and by hash, belong to this log and to their owner. A replayed or exchanged event is found here."},
 		{"integrity.checkpoint", false, "The checkpoint is signed by a log of the policy and cosigned by its quorum."},
 		{"integrity.consistency", true, "The directory's consistency proofs. One is checked if the pin file has its old checkpoint."},

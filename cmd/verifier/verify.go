@@ -235,6 +235,7 @@ func (v *verification) entries() error {
 	v.f.Pass("integrity.payload", "every payload at hand is the one that its event commits to")
 	unknown.finish(v.f)
 	audit.Finish()
+	v.unsupported = v.unsupported || audit.Unsupported()
 	if err := receipts.finish(); err != nil {
 		return err
 	}
