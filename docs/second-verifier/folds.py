@@ -26,12 +26,15 @@ class Keyring:
 
     def __init__(self, origin):
         self.origin, self.keys, self.whole = origin, {}, True  # whole: all key entries so far are at hand
+        self.uses = []  # (key id, principal, index) of valid tails
 
     def apply(self, index, kind, payload):
         if kind == "key.registered":
             self._register(index, payload)
         elif kind == "key.revoked":
             key = self.keys.get(p.unb64(payload["key"]))
+            if key is None and not self.whole:
+                key = self.keys[p.unb64(payload["key"])] = self._state(None, None, 0)
             fault_unless(key is not None, "revoked key is not registered")
             fault_unless(key["revoked"] is None, "key is revoked twice")
             key["revoked"], key["doubtful"] = index, payload.get("compromised_since")
@@ -44,26 +47,44 @@ class Keyring:
             text = p.possession_text(self.origin, principal, public)
             good = p.ed25519.verify(public, text, p.unb64(payload["proof"]))
             fault_unless(good, "possession is not proven")
-        if "previous" in payload:
-            before = self.keys.get(p.unb64(payload["previous"]["key"]))
+        before = self.keys.get(p.unb64(payload["previous"]["key"])) if "previous" in payload else None
+        if "previous" in payload and (before is not None or self.whole):
             known = before and before["principal"] == principal and before["revoked"] is None
             fault_unless(known, "previous key is not a valid one of the principal")
             text = p.succession_text(self.origin, principal, public)
             fault_unless(p.check_sig(payload["previous"], before["public"], text), "succession does not verify")
-        self.keys[key] = {
-            "public": public, "principal": principal, "registered": index, "revoked": None, "doubtful": None
-        }
+        self.keys[key] = self._state(public, principal, index)
+        if "proof" in payload and before is not None:
+            self.keys[key]["vouched"] = p.unb64(payload["previous"]["key"])
+
+    @staticmethod
+    def _state(public, principal, index):
+        """A key. principal is None if its registration was not seen; vouched is the key that did so for a proven one."""
+        return {"public": public, "principal": principal, "registered": index, "revoked": None, "doubtful": None, "vouched": None}
 
     def why_not(self, key, principal, index):
         """Why principal may not use this key id at index, or None."""
         known = self.keys.get(key)
-        if known is None or known["registered"] > index:
+        if known is None:
             return "key is not registered" if self.whole else None
-        if known["principal"] != principal:
+        if known["registered"] > index:
+            return "key is not registered yet"
+        if known["principal"] not in (None, principal):
             return "key is registered for %s" % known["principal"]
         if known["revoked"] is not None and known["revoked"] <= index:
             return "key is revoked"
         return None
+
+    def counts(self, listed, principal, key):
+        """Whether key is listed (pairs of principal and key id), or a chain of keys from one that is vouches for it."""
+        while key is not None and (principal, key) not in listed:
+            key = self.keys[key]["vouched"] if key in self.keys else None
+        return key is not None
+
+    def bad_uses(self):
+        """Uses that what was seen later, after a gap, shows to be bad: (index, why)."""
+        found = [(index, self.why_not(key, principal, index)) for key, principal, index in self.uses if key in self.keys]
+        return [(index, why) for index, why in found if why]
 
 
 class Stream:
@@ -131,6 +152,7 @@ class Stream:
         if self.keyring is not None:
             why = self.keyring.why_not(p.unb64(sig["key"]), owner, index)
             fault_unless(why is None, why, "Authenticity")
+            self.keyring.uses.append((p.unb64(sig["key"]), owner, index))
         self.signers.add((owner, p.unb64(sig["key"])))
 
     def refuse(self, seq, refused_hash):

@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 import vectors_events
+import vectors_files
 import vectors_folds
 import vectors_json
 import vectors_trees
@@ -22,7 +23,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "log" / "testdata" / "vec
 def files():
     """{file name: bytes} of all vectors."""
     made = {}
-    for module in (vectors_json, vectors_events, vectors_trees, vectors_folds):
+    for module in (vectors_json, vectors_events, vectors_trees, vectors_folds, vectors_files):
         for name, content in module.vectors().items():
             made[name + ".json"] = (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode()
     return made

@@ -226,6 +226,12 @@ def commitment(salt, kind_of_payload, payload):
     return hmac.new(salt, text, hashlib.sha256).digest()
 
 
+def parse_salt(data):
+    """The salt in its file of a directory of events with proofs."""
+    require(data.endswith(b"\n"), "salt has no final newline")
+    return unb64(data[:-1].decode("latin-1"), 32)
+
+
 def payload_limit(kind_of_payload):
     return LINEAGE_MAX if kind_of_payload == LINEAGE_TYPE else PAYLOAD_MAX
 

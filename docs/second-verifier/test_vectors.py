@@ -5,9 +5,12 @@ import struct
 import unittest
 
 import ed25519
+import fixtures as f
+import folds
 import jcs
 import make_vectors
 import piperoll as p
+import policy
 import trees
 
 FOLDER = make_vectors.FOLDER
@@ -191,6 +194,56 @@ class Vectors(unittest.TestCase):
             p.require(len(entries) == case["width"], "another width")
 
         self.refused(vectors["bundles_bad"], check)
+
+    def test_files(self):
+        for case in load("salt")["good"]:
+            self.assertEqual(p.parse_salt(data(case)).hex(), case["salt"])
+        self.refused(load("salt")["bad"], lambda case: p.parse_salt(data(case)))
+        for case in load("submitters")["good"]:
+            found = {(principal, key.hex()) for principal, key in policy.submitters(data(case))}
+            self.assertEqual(found, {(k["principal"], k["key"]) for k in case["keys"]})
+        self.refused(load("submitters")["bad"], lambda case: policy.submitters(data(case)))
+        for case in load("policy")["good"]:
+            policy.Policy(data(case))
+        self.refused(load("policy")["bad"], lambda case: policy.Policy(data(case)))
+
+
+class Keys(unittest.TestCase):
+    """What a keyring says beyond the stories: of keys that are not listed, and after a gap."""
+
+    def ring(self, *names, whole=True, **changes):
+        """Keys of svc, each vouched for by the one before."""
+        ring, before = folds.Keyring(f.ORIGIN), None
+        ring.whole = whole
+        for index, name in enumerate(names, 1):
+            public = f.public(name)
+            made = {"key": p.b64(public), "principal": "svc", "proof": p.b64(p.ed25519.sign(f.seed(name), p.possession_text(f.ORIGIN, "svc", public)))}
+            if before:
+                made["previous"] = p.make_sig(f.seed(before), p.succession_text(f.ORIGIN, "svc", public))
+            made = {k: v for k, v in made.items() if (name, k) not in changes.get("without", ())}
+            ring.apply(index, "key.registered", made)
+            before = name
+        return ring
+
+    def test_vouched_for(self):
+        ids = [p.key_id(f.public(name)) for name in "abc"]
+        listed = {("svc", ids[0])}
+        self.assertEqual([self.ring(*"abc").counts(listed, "svc", key) for key in ids], [True] * 3)
+        self.assertEqual([self.ring(*"abc").counts(listed, "other", key) for key in ids], [False] * 3)
+        for missing in ("proof", "previous"):
+            ring = self.ring(*"abc", without=[("b", missing)])
+            self.assertEqual([ring.counts(listed, "svc", key) for key in ids], [True, False, False])
+
+    def test_around_a_gap(self):
+        ring, a = self.ring("a", whole=False), p.key_id(f.public("a"))
+        ring.uses = [(a, "svc", 0), (a, "svc", 1), (a, "other", 1), (p.key_id(b""), "svc", 1)]
+        self.assertEqual([index for index, _ in ring.bad_uses()], [0, 1])
+        unseen = p.key_id(f.public("b"))
+        ring.apply(5, "key.revoked", {"key": p.b64(unseen)})
+        self.assertIsNone(ring.why_not(unseen, "svc", 4))
+        self.assertEqual(ring.why_not(unseen, "svc", 5), "key is revoked")
+        with self.assertRaises(folds.Fault):
+            self.ring("a").apply(5, "key.revoked", {"key": p.b64(unseen)})
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ class Verification:
         self.received = self.as_of = self.last_control = 0
         self.counts = {"payloads": 0, "own": 0}
         self.withheld, self.erased, self.unsupported = set(), set(), False
+        self.stays = set()  # entries whose payload is never erased, or that have none
         self.times, self.promise_ms = {}, None  # received by index; of log.open
 
     def fail(self, level, what, certain=True):
@@ -198,16 +199,18 @@ class Verification:
             p.require(reference is not None, "payload of an event without one")
             data = self.directory.read("payloads", index, ".payload")
             salt = self.directory.read("payloads", index, ".salt")
-            p.require(salt.endswith(b"\n"), "salt has no final newline")
             if len(data) > p.payload_limit(reference["type"]):
                 raise p.TooLarge("payload of %d bytes" % len(data))
-            committed = p.b64(p.commitment(p.unb64(salt[:-1].decode("latin-1"), 32), reference["type"], data))
+            committed = p.b64(p.commitment(p.parse_salt(salt), reference["type"], data))
             p.require(committed == reference["commitment"], "payload is not the one committed to")
             self.counts["payloads"] += 1
             return p.parse_payload(kind, data) if kind in p.PAYLOADS else data
-        except (p.Malformed, p.Unsupported) as err:
+        except p.Unsupported as err:  # of a later version is not tampered with
+            self.unsupported = True
+            self.report.skipped["Integrity"].append("payload %d: %s" % (index, err))
+        except p.Malformed as err:
             self.fail("Integrity", "payload %d: %s" % (index, err))
-            return None
+        return None
 
     def _order(self, index, entry):
         part, kind = entry["log"], entry["event"]["kind"]
@@ -218,6 +221,8 @@ class Verification:
             self.fail("Integrity", "entry %d: its time is too far in the log's future" % index)
         if (kind == "log.open") != (index == 0):
             self.fail("Integrity", "entry %d is %s: entry 0, and no other, is log.open" % (index, kind))
+        if index == 0 and entry["event"]["stream"] != "log/open":
+            self.fail("Integrity", "entry 0 is not in stream log/open")
         if as_of < max(self.as_of, self.last_control) or as_of >= max(index, 1):
             self.fail("Integrity", "entry %d: as_of %d is not the last control entry" % (index, as_of), certain=False)
         elif as_of != self.last_control:
@@ -242,11 +247,14 @@ class Verification:
                 try:
                     self.keyring.apply(index, kind, payload)
                 except folds.Fault as fault:
-                    if self.keyring.whole:
-                        self.fail("Authenticity", "entry %d: %s" % (index, fault), certain=False)
+                    self.fail("Authenticity", "entry %d: %s" % (index, fault), certain=False)
+        if "payload" not in event or not p.is_erasable(kind):
+            self.stays.add(index)
         if kind == "payload.erased" and payload is not None:
             if payload["index"] >= index:
                 self.fail("Integrity", "entry %d erases the payload of a later one" % index)
+            if payload["index"] in self.stays:
+                self.fail("Integrity", "entry %d erases what is never erased, or nothing" % index)
             self.erased.add(payload["index"])
         if kind == "log.open" and payload is not None:
             self._log_open(payload)
@@ -261,11 +269,11 @@ class Verification:
         origin, self.promise_ms = self.checkpoint.origin, payload["promise_ms"]
         if payload["origin"] != origin:
             self.fail("Authenticity", "log.open names origin %s" % payload["origin"])
-        names = {"checkpoint": origin, "receipt": origin + "/receipt"}
-        for key in payload["keys"]:
-            brought = [k for k in self.policy.logs if k and k.name == names[key["purpose"]]] if self.policy else []
-            if brought and key["vkey"] not in [p.make_vkey(k.name, k.public) for k in brought]:
-                self.fail("Authenticity", "log.open names another %s key than the policy" % key["purpose"])
+        for purpose, name in (("checkpoint", origin), ("receipt", origin + "/receipt")):
+            brought = {p.make_vkey(k.name, k.public) for k in self.policy.logs if k and k.name == name} if self.policy else set()
+            named = {key["vkey"] for key in payload["keys"] if key["purpose"] == purpose}
+            if brought and brought != named:
+                self.fail("Authenticity", "log.open names other %s keys than the policy" % purpose)
 
     def _stream(self, index, entry, payload):
         event = entry["event"]
@@ -379,8 +387,10 @@ class Verification:
                 stream.unknown += stream.pending
         signed, kept, unknown = (sum(getattr(s, word) for s in found) for word in ("signed", "kept", "unknown"))
         for owner, key in sorted(set().union(*[s.signers for s in found]) if self.pinned is not None else ()):
-            if (owner, key) not in self.pinned:
+            if not self.keyring.counts(self.pinned, owner, key):
                 self.fail("Authenticity", "key %s of %s is not in the submitters file" % (key.hex(), owner), certain=False)
+        for index, why in self.keyring.bad_uses():
+            self.fail("Authenticity", "entry %d: %s" % (index, why), certain=False)
         text = "%d events are covered by tail signatures" % signed
         if self.pinned is None:
             skipped.append(text + ", under keys that only the log names: attested by the log operator")
