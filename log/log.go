@@ -60,6 +60,9 @@ type Record struct {
 type Payload struct {
 	Salt  [32]byte
 	Bytes []byte
+	// Lasting: the folds need it, so it is never erased ([Erasable]), and must not be lost with the keys that erasable
+	// ones are sealed under.
+	Lasting bool
 }
 
 // A Head is the state of the tree: how many entries, and their root. Unsigned.

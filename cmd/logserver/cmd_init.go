@@ -183,6 +183,7 @@ func entryZero(c Config, vkey, receiptVKey string) log.Record {
 			Keys: []log.LogKey{{Purpose: log.PurposeCheckpoint, VKey: vkey}, {Purpose: log.PurposeReceipt, VKey: receiptVKey}},
 		}.Marshal(),
 	}.event()
+	payload.Lasting = true
 	event.Log, event.Seq, event.Prev = c.Origin, 1, log.StreamStart(c.Origin, streamOpen)
 	part := log.Part{Attested: log.AttestedByLog, Auth: "log", By: "log", Received: event.Time}
 	rand.Read(part.Blind[:])

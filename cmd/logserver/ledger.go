@@ -102,9 +102,6 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 	if err = l.openIndex(ctx); err == nil {
 		err = l.replay()
 	}
-	if errors.Is(err, journal.ErrNoKey) {
-		err = fmt.Errorf("%w: restore the folder %s with the rest", err, filepath.Join(c.DataDir, "journal", "keys"))
-	}
 	if err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}

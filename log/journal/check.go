@@ -16,7 +16,7 @@ type Checked struct {
 	Index   uint64
 	Entry   []byte       // valid until each returns
 	State   PayloadState // what is left of the payload
-	Payload *log.Payload // opened; nil unless State is PayloadSealed, or if it is damaged
+	Payload *log.Payload // opened; nil unless State is PayloadSealed or PayloadOpen, or if it is damaged
 }
 
 // Check reads every durable record and payload from disk: headers, the chain of CRCs from the first record to the last,
@@ -79,7 +79,7 @@ func (j *Journal) checkSegment(ctx context.Context, s segment, isTail bool, each
 			*damages = append(*damages, err)
 		case err != nil:
 			return err
-		case state == PayloadSealed:
+		case state == PayloadSealed, state == PayloadOpen:
 			c.Payload = &p
 		}
 		c.State = state

@@ -26,6 +26,8 @@ var (
 	ErrNotExist = errors.New("no such record")
 	// ErrNoPayload: the record was written without a payload.
 	ErrNoPayload = errors.New("record has no payload")
+	// ErrLasting: the payload was written as one that is never erased.
+	ErrLasting = errors.New("payload is not erasable")
 	// ErrErased: the payload was erased.
 	ErrErased = errors.New("payload was erased")
 	// ErrNoKey: the file with the payload's key is not there, as after a restore from a backup without the keys.

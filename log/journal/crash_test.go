@@ -55,6 +55,7 @@ func (m *model) batch(rng *rand.Rand) []log.Record {
 			if rng.IntN(3) == 0 {
 				p.Bytes = append(p.Bytes, make([]byte, 300)...)
 			}
+			p.Lasting = rng.IntN(4) == 0
 			records[i].Payload = p
 		}
 	}
@@ -118,7 +119,7 @@ func (m *model) comparePayload(j *Journal, index uint64, want *log.Payload) erro
 		}
 	case err != nil:
 		return fmt.Errorf("read payload: %w", err)
-	case !bytes.Equal(p.Bytes, want.Bytes):
+	case !bytes.Equal(p.Bytes, want.Bytes) || p.Lasting != want.Lasting:
 		return fmt.Errorf("payload %d is %q", index, p.Bytes)
 	}
 	return nil
@@ -163,7 +164,13 @@ func (m *model) erase(j *Journal, rng *rand.Rand) error {
 		return nil
 	}
 	index := rng.Uint64N(m.durable)
-	if m.records[index].Payload == nil {
+	switch p := m.records[index].Payload; {
+	case p == nil:
+		return nil
+	case p.Lasting:
+		if err := j.Erase(index); !errors.Is(err, ErrLasting) {
+			return fmt.Errorf("erase lasting payload %d: %w", index, err)
+		}
 		return nil
 	}
 	m.erasing[index] = true

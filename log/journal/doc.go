@@ -52,11 +52,12 @@
 // # Record
 //
 //	 0  4  CRC of the record before it     24  4  bytes of the entry, 1..65535
-//	 4  4  CRC of 8.. to the end of the    28  4  kind: 0 no payload, 1 inline, 2 in a file of its own
-//	       entry, seeded with 0..3         32  4  key file       (32..47 only with a payload)
-//	 8  8  index                           36  4  key slot
-//	16  8  epoch                           40  4  sealed bytes
-//	       entry, then (kind 1) sealed     44  4  CRC of the sealed bytes
+//	 4  4  CRC of 8.. to the end of the    28  4  kind: 0 no payload, 1 inline, 2 in a file of
+//	       entry, seeded with 0..3                its own, 3 inline and lasting
+//	 8  8  index                           32  4  key file       (32..47 only with a payload)
+//	16  8  epoch                           36  4  key slot       (both 0 for kind 3)
+//	       entry, then (kinds 1 and 3)     40  4  sealed bytes
+//	       the sealed bytes                44  4  CRC of the sealed bytes
 //
 // The chain of CRCs goes through all records of all segments. It covers the CRC of the sealed bytes, not the bytes, and
 // so survives their erasure. A batch lies in one group, and a group counts only as a whole: all its records good, and
@@ -66,6 +67,8 @@
 //
 // sealed = nonce (12) || AES-256-GCM(key, salt (32) || payload) || tag (16), with additional data
 // "piperoll/sealed/v1\n" || identity || key file (4, big-endian) || slot (4, big-endian).
+// A lasting payload, which the folds need and which is never erased, is not sealed: salt (32) || payload. So a backup
+// that leaves out the keys has all that a log needs to be opened and its folds to be computed again.
 // A key seals one payload that reaches the disk. A payload that is given up gives its slot back, with another key if it
 // had a file of its own, which then never opens. Key file N is drawn and synced before segment N is used. Records of
 // segment N use key files N-1 and N (and N-2, where recovery copied them), never N+1: a payload that got a key of the

@@ -12,7 +12,7 @@ import (
 
 // Erase destroys the payload of a durable record: its key, then its bytes. It is called after the entry that orders
 // the erasure is durable, and again for all such entries after a crash or a restore; again is cheap and harmless.
-// Errors: ErrNotExist, ErrNoPayload, ErrStopped; any error of the disk is fatal.
+// Errors: ErrNotExist, ErrNoPayload, ErrLasting, ErrStopped; any error of the disk is fatal.
 //
 // The order of durable steps:
 //
@@ -25,8 +25,11 @@ func (j *Journal) Erase(index uint64) error {
 	if err != nil {
 		return err
 	}
-	if r.kind == kindPlain {
+	switch r.kind {
+	case kindPlain:
 		return fmt.Errorf("erase payload of record %d: %w", index, ErrNoPayload)
+	case kindOpen:
+		return fmt.Errorf("erase payload of record %d: %w", index, ErrLasting)
 	}
 	j.eraseMu.Lock()
 	defer j.eraseMu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,7 +95,7 @@ func TestFaults(t *testing.T) {
 	for fault := crashfs.EIO; fault <= crashfs.ShortWrite; fault++ {
 		for _, lasting := range []bool{false, true} {
 			for n := 1; ; n++ {
-				f, m := crashfs.New(7), newModel()
+				f, m := crashfs.New(11), newModel()
 				f.FailAt(n, fault, lasting)
 				rng := rand.New(rand.NewPCG(7, 2))
 				j, err := e.open(f, m)
@@ -138,7 +140,7 @@ func TestFaultsInRecovery(t *testing.T) {
 	e := &explorer{power: true}
 	for fault := crashfs.EIO; fault <= crashfs.ShortWrite; fault++ {
 		for n := 1; ; n++ {
-			f, m := crashfs.New(9), newModel()
+			f, m := crashfs.New(11), newModel()
 			j, err := e.open(f, m)
 			if err == nil {
 				err = m.live(j, rand.New(rand.NewPCG(9, 2)), 20)
@@ -175,7 +177,7 @@ func smallJournal(t *testing.T) (*explorer, *crashfs.FS, *model) {
 	f, m := crashfs.New(11), newModel()
 	j, err := e.open(f, m)
 	if err == nil {
-		err = m.live(j, rand.New(rand.NewPCG(11, 2)), 12)
+		err = m.live(j, rand.New(rand.NewPCG(12, 2)), 12)
 	}
 	if err == nil {
 		err = j.Close()
@@ -183,8 +185,9 @@ func smallJournal(t *testing.T) (*explorer, *crashfs.FS, *model) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(m.erased) == 0 {
-		t.Fatal("the story has no erasure")
+	lasting := slices.ContainsFunc(m.records, func(r log.Record) bool { return r.Payload != nil && r.Payload.Lasting })
+	if len(m.erased) == 0 || !lasting {
+		t.Fatalf("the story has %d erasures, lasting payloads: %v", len(m.erased), lasting)
 	}
 	return e, f, m
 }
@@ -418,14 +421,16 @@ func TestUnusedKeys(t *testing.T) {
 	}
 }
 
-// TestNoKeys: a journal restored without its keys opens, and says so for each payload.
+// TestNoKeys: a journal restored without its keys opens, still has the lasting payloads, and says of each other one
+// that its key is missing.
 func TestNoKeys(t *testing.T) {
 	e, f := &explorer{}, crashfs.New(8)
 	j, err := Create(e.config(f))
 	if err != nil {
 		t.Fatal(err)
 	}
-	records := []log.Record{{Entry: []byte("e"), Payload: &log.Payload{Bytes: []byte("p")}}}
+	lasting := log.Payload{Salt: [32]byte{7}, Bytes: bytes.Repeat([]byte("l"), 2*e.config(f).LargeBytes), Lasting: true}
+	records := []log.Record{{Entry: []byte("e"), Payload: &log.Payload{Bytes: []byte("p")}}, {Entry: []byte("f"), Payload: &lasting}}
 	if _, err := j.Append(t.Context(), records); err != nil {
 		t.Fatal(err)
 	}
@@ -441,8 +446,37 @@ func TestNoKeys(t *testing.T) {
 	if state, err := j.HasPayload(0); state != PayloadNoKey || err != nil {
 		t.Errorf("HasPayload() = %d, %v, want PayloadNoKey", state, err)
 	}
+	if p, err := j.Payload(1); err != nil || !reflect.DeepEqual(p, lasting) {
+		t.Errorf("Payload() of a lasting one = %+v, %v", p, err)
+	}
+	if state, err := j.HasPayload(1); state != PayloadOpen || err != nil {
+		t.Errorf("HasPayload() of a lasting one = %d, %v, want PayloadOpen", state, err)
+	}
 	if err := errors.Join(j.Erase(0), j.Check(t.Context(), nil, nil)); err != nil {
 		t.Errorf("Erase() and Check() = %v", err)
+	}
+	if err := j.Erase(1); !errors.Is(err, ErrLasting) {
+		t.Errorf("Erase() of a lasting payload = %v, want ErrLasting", err)
+	}
+	damage(t, f, j.names.segment(1), []byte("lll"))
+	if _, err := j.Payload(1); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Payload() of a damaged lasting one = %v, want ErrCorrupt", err)
+	}
+	if err := j.Check(t.Context(), nil, nil); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Check() with a damaged lasting payload = %v, want ErrCorrupt", err)
+	}
+}
+
+// damage flips a bit where text first stands in a file.
+func damage(t *testing.T, f *crashfs.FS, name string, text []byte) {
+	t.Helper()
+	at := bytes.Index(f.Files()[name], text)
+	h, err := f.Open(name)
+	if err == nil && at >= 0 {
+		_, err = h.WriteAt([]byte{text[0] ^ 1}, int64(at))
+	}
+	if err != nil || at < 0 {
+		t.Fatalf("damage %s at %d: %v", name, at, err)
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 	kindPlain  = 0 // no payload
 	kindInline = 1 // sealed payload behind the entry
 	kindFile   = 2 // sealed payload in a file of its own
+	kindOpen   = 3 // lasting payload behind the entry, not sealed
 )
 
 // errBad: these bytes are not what they should be. The caller decides whether that means torn or corrupt.
@@ -151,8 +152,11 @@ type record struct {
 	sealedLen uint32
 	sealedCRC uint32
 	entry     []byte
-	sealed    []byte // kindInline only
+	sealed    []byte // kindInline and kindOpen
 }
+
+// keyed tells whether a record has a key slot.
+func (r record) keyed() bool { return r.kind == kindInline || r.kind == kindFile }
 
 func (r record) headerBytes() int {
 	if r.kind == kindPlain {
@@ -193,7 +197,7 @@ func place(b []byte, prev uint32, index, epoch uint64) (crc uint32, size int) {
 		checked += sealHeaderBytes
 		size = checked
 	}
-	if kind == kindInline {
+	if kind == kindInline || kind == kindOpen {
 		size += int(binary.LittleEndian.Uint32(b[40:]))
 	}
 	binary.LittleEndian.PutUint32(b, prev)
@@ -225,7 +229,7 @@ func decodeRecord(b []byte) (record, int, error) {
 	u32 := func(off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
 	r := record{prev: u32(0), crc: u32(4), index: binary.LittleEndian.Uint64(b[8:]), epoch: binary.LittleEndian.Uint64(b[16:]), kind: u32(28)}
 	entry, head := u32(24), r.headerBytes()
-	if r.kind > kindFile || entry == 0 || entry > log.EntryMaxBytes || len(b) < head+int(entry) {
+	if r.kind > kindOpen || entry == 0 || entry > log.EntryMaxBytes || len(b) < head+int(entry) {
 		return record{}, 0, errBad
 	}
 	size := head + int(entry)
@@ -234,10 +238,14 @@ func decodeRecord(b []byte) (record, int, error) {
 		return r, size, nil
 	}
 	r.key, r.sealedLen, r.sealedCRC = keyPos{u32(32), u32(36)}, u32(40), u32(44)
-	if r.sealedLen < sealedOverBytes || r.sealedLen > payloadMaxBytes+sealedOverBytes {
+	over := uint32(sealedOverBytes)
+	if r.kind == kindOpen {
+		over = saltBytes
+	}
+	if r.sealedLen < over || r.sealedLen > payloadMaxBytes+over || r.kind == kindOpen && r.key != (keyPos{}) {
 		return record{}, 0, errBad
 	}
-	if r.kind == kindInline {
+	if r.kind != kindFile {
 		if uint64(len(b)-size) < uint64(r.sealedLen) {
 			return record{}, 0, errBad
 		}
@@ -249,7 +257,7 @@ func decodeRecord(b []byte) (record, int, error) {
 
 // keyOf returns the key of the record at the start of b, which is of our own making.
 func keyOf(b []byte) (keyPos, bool) {
-	if binary.LittleEndian.Uint32(b[28:]) == kindPlain {
+	if kind := binary.LittleEndian.Uint32(b[28:]); kind == kindPlain || kind == kindOpen {
 		return keyPos{}, false
 	}
 	return keyPos{binary.LittleEndian.Uint32(b[32:]), binary.LittleEndian.Uint32(b[36:])}, true

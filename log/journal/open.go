@@ -125,6 +125,10 @@ func Open(c Config) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal in %s: %w", c.Dir, err)
 	}
+	// A backup may leave out this one.
+	if err := c.FS.MkdirAll(n.keys()); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal in %s: %w", c.Dir, err), lock.Close())
+	}
 	// A process that was killed may have left names that are not durable yet.
 	for _, dir := range []string{filepath.Dir(n.dir), n.dir, n.segments()} {
 		if err := c.FS.SyncDir(dir); err != nil {

@@ -139,7 +139,7 @@ func (j *Journal) deriveTable(s segment) (t table, err error) {
 
 func (t *table) add(r record, off int64) {
 	t.offsets = append(t.offsets, uint32(off))
-	if r.kind != kindPlain {
+	if r.keyed() {
 		t.refs = append(t.refs, r.key)
 	}
 }

@@ -19,6 +19,7 @@ const (
 	PayloadSealed                     // it is there, as far as can be told without opening it
 	PayloadErased                     // its key slot is zero
 	PayloadNoKey                      // its key file is missing: restored without keys
+	PayloadOpen                       // it is there, lasting and not sealed
 )
 
 // position is where a record is.
@@ -158,8 +159,11 @@ func (j *Journal) HasPayload(index uint64) (PayloadState, error) {
 
 // state returns the key of a record's payload and what it tells.
 func (k *keyReader) state(r record) ([keyBytes]byte, PayloadState, error) {
-	if r.kind == kindPlain {
+	switch r.kind {
+	case kindPlain:
 		return [keyBytes]byte{}, PayloadNone, nil
+	case kindOpen:
+		return [keyBytes]byte{}, PayloadOpen, nil
 	}
 	key, err := k.key(r.key)
 	switch {
@@ -174,6 +178,10 @@ func (k *keyReader) state(r record) ([keyBytes]byte, PayloadState, error) {
 // open unseals the payload of a record if its key is there. ErrCorrupt if it does not open.
 func (j *Journal) open(r record, keys *keyReader) (log.Payload, PayloadState, error) {
 	key, state, err := keys.state(r)
+	if err == nil && state == PayloadOpen {
+		p, err := j.unfold(r)
+		return p, state, err
+	}
 	if err != nil || state != PayloadSealed {
 		return log.Payload{}, state, err
 	}
@@ -194,4 +202,14 @@ func (j *Journal) open(r record, keys *keyReader) (log.Payload, PayloadState, er
 	}
 	return log.Payload{}, state, fmt.Errorf("%w: sealed payload of record %d does not open with key slot %d of %s: restore both from a backup or mirror",
 		ErrCorrupt, r.index, r.key.slot, j.names.key(uint64(r.key.file)))
+}
+
+// unfold takes a lasting payload out of its record. ErrCorrupt if it is damaged.
+func (j *Journal) unfold(r record) (log.Payload, error) {
+	if !r.sealedIntact(r.sealed) {
+		return log.Payload{}, fmt.Errorf("%w: payload of record %d is damaged: restore its segment from a backup or mirror", ErrCorrupt, r.index)
+	}
+	p := log.Payload{Bytes: append([]byte(nil), r.sealed[saltBytes:]...), Lasting: true}
+	copy(p.Salt[:], r.sealed)
+	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"github.com/pipe-roll/piperoll/log/disk"
 )
@@ -266,7 +267,7 @@ func (t *table) cut(count int, records []byte) {
 		if err != nil {
 			panic("journal: cut records that it did not parse")
 		}
-		if r.kind != kindPlain {
+		if r.keyed() {
 			refs--
 		}
 		records = records[size:]
@@ -372,12 +373,13 @@ func (k *keyReader) key(pos keyPos) ([keyBytes]byte, error) {
 // intact tells whether a record's sealed bytes are what was written, or may be anything because the key is gone by an
 // erasure.
 func (k *keyReader) intact(r record) (bool, error) {
-	if r.sealedIntact(r.sealed) {
-		return true, nil
+	if r.sealedIntact(r.sealed) || !r.keyed() {
+		return r.sealedIntact(r.sealed), nil
 	}
 	key, err := k.key(r.key)
 	if errors.Is(err, ErrNoKey) {
-		return false, nil
+		// Restored without keys; an erasure since then has zeroed the bytes all the same.
+		return !slices.ContainsFunc(r.sealed, func(c byte) bool { return c != 0 }), nil
 	}
 	return key == [keyBytes]byte{}, err
 }

@@ -144,7 +144,7 @@ func (s *scan) records(h groupHeader, b []byte, each func(r record, off int64) e
 		if !s.noCRC && (r.prev != prev || r.index != h.first+n || r.epoch != h.epoch) {
 			return errBad
 		}
-		if s.intact != nil && r.kind == kindInline && !s.noCRC {
+		if s.intact != nil && len(r.sealed) > 0 && !s.noCRC {
 			ok, err := s.intact(r)
 			if err != nil {
 				return err

@@ -32,7 +32,7 @@ type sealed struct {
 	secret [keyBytes]byte // of key
 	length uint32
 	crc    uint32
-	inline []byte // kindInline
+	inline []byte // kindInline and kindOpen
 }
 
 // Prepare seals payloads (nil where a record has none), and writes and syncs those that get files of their own. It is
@@ -49,8 +49,12 @@ func (j *Journal) Prepare(payloads []*log.Payload, entryBytes int) (*Prepared, e
 		if len(payload.Bytes) > payloadMaxBytes {
 			return nil, fmt.Errorf("%w: payload of %d bytes, limit %d", ErrTooLarge, len(payload.Bytes), payloadMaxBytes)
 		}
-		n++
 		length += sealHeaderBytes
+		if payload.Lasting {
+			length += int64(saltBytes + len(payload.Bytes))
+			continue
+		}
+		n++
 		if len(payload.Bytes) < j.c.LargeBytes {
 			length += int64(sealedOverBytes + len(payload.Bytes))
 		}
@@ -64,22 +68,12 @@ func (j *Journal) Prepare(payloads []*log.Payload, entryBytes int) (*Prepared, e
 	if err := j.reserve(p, len(payloads), length); err != nil {
 		return nil, err
 	}
-	if n == 0 {
-		return p, nil
-	}
-	drawn, err := j.draw(n)
-	if err != nil {
+	if err := j.drawFor(p, payloads, n); err != nil {
 		j.Discard(p)
 		return nil, err
 	}
-	p.any, p.file = true, uint64(drawn[0].key.file)
 	for i, payload := range payloads {
-		if payload != nil {
-			p.seals[i], drawn = drawn[0], drawn[1:]
-		}
-	}
-	for i, payload := range payloads {
-		if payload == nil {
+		if payload == nil || payload.Lasting {
 			continue
 		}
 		if err := j.seal(p.seals[i], payload); err != nil {
@@ -90,11 +84,39 @@ func (j *Journal) Prepare(payloads []*log.Payload, entryBytes int) (*Prepared, e
 	return p, nil
 }
 
+// drawFor gives each of the n payloads that are sealed a key, and makes the lasting ones ready.
+func (j *Journal) drawFor(p *Prepared, payloads []*log.Payload, n int) error {
+	var drawn []*sealed
+	var err error
+	if n > 0 {
+		if drawn, err = j.draw(n); err != nil {
+			return err
+		}
+		p.any, p.file = true, uint64(drawn[0].key.file)
+	}
+	for i, payload := range payloads {
+		switch {
+		case payload == nil:
+		case payload.Lasting:
+			p.seals[i] = lasting(payload)
+		default:
+			p.seals[i], drawn = drawn[0], drawn[1:]
+		}
+	}
+	return nil
+}
+
+// lasting makes a payload ready that is not sealed: the folds need it, and a backup that leaves out the keys has it.
+func lasting(p *log.Payload) *sealed {
+	b := append(append(make([]byte, 0, saltBytes+len(p.Bytes)), p.Salt[:]...), p.Bytes...)
+	return &sealed{kind: kindOpen, length: uint32(len(b)), crc: crc32.Checksum(b, castagnoli()), inline: b}
+}
+
 // Discard gives up prepared payloads that will not be placed, and gives back their room and their keys.
 func (j *Journal) Discard(p *Prepared) {
 	var back []*sealed
 	for _, s := range p.seals {
-		if s != nil && (s.kind != kindFile || j.rekey(s)) {
+		if s != nil && s.kind != kindOpen && (s.kind != kindFile || j.rekey(s)) {
 			back = append(back, s)
 		}
 	}

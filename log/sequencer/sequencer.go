@@ -132,6 +132,18 @@ type Request struct {
 	Authorize func() error
 }
 
+// last marks the payloads that must outlive their keys.
+func (r *Request) last() {
+	for i, p := range r.Payloads {
+		if p != nil {
+			p.Lasting = !log.Erasable(r.Events[i].Kind)
+		}
+	}
+	if r.Opening != nil {
+		r.Opening.Payload.Lasting = true
+	}
+}
+
 // An Opening is the first event of a stream, with its payload.
 type Opening struct {
 	Event   log.Event
@@ -296,6 +308,7 @@ func (s *Sequencer) Submit(ctx context.Context, req Request) (Result, error) {
 	if err := s.ReadOnly(); err != nil {
 		return Result{}, err
 	}
+	req.last()
 	j := &job{ctx: ctx, req: req, done: make(chan struct{})}
 	select {
 	case s.queue <- j:
