@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -49,6 +50,8 @@ func TestEveryBitMattersNightly(t *testing.T) {
 func flipAll(t *testing.T, everyBit bool) {
 	t.Helper()
 	l, f, pin := mutantLog()
+	seed := rand.Uint64()
+	t.Logf("bits are drawn with seed %d", seed)
 	var wg sync.WaitGroup
 	work := make(chan string)
 	for range runtime.GOMAXPROCS(0) {
@@ -56,7 +59,7 @@ func flipAll(t *testing.T, everyBit bool) {
 		s.file("pin", pin)
 		wg.Go(func() {
 			for path := range work {
-				flip(t, s, path, f[path], everyBit)
+				flip(t, s, path, f[path], everyBit, rand.New(rand.NewPCG(seed, uint64(crc32.ChecksumIEEE([]byte(path))))))
 			}
 		})
 	}
@@ -67,10 +70,10 @@ func flipAll(t *testing.T, everyBit bool) {
 	wg.Wait()
 }
 
-func flip(t *testing.T, s *scene, path string, text []byte, everyBit bool) {
+func flip(t *testing.T, s *scene, path string, text []byte, everyBit bool, draw *rand.Rand) {
 	name := filepath.Join(s.out, filepath.FromSlash(path))
 	for i := range text {
-		bits := []int{rand.IntN(8)}
+		bits := []int{draw.IntN(8)}
 		if everyBit {
 			bits = []int{0, 1, 2, 3, 4, 5, 6, 7}
 		}

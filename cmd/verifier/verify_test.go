@@ -521,6 +521,13 @@ func TestCosignaturesOfTheFarFuture(t *testing.T) {
 	}
 }
 
+// Nor can a payload that the audit has to understand.
+func TestPayloadOfALaterVersion(t *testing.T) {
+	l, _ := smallLog()
+	l.own("payloads", "payload.erased", []byte(`{"authority":"a","index":3,"v":2}`))
+	newScene(t, l, "g", l.export()).want(exitVersion, "Integrity     NOT CHECKED", "get a newer verifier")
+}
+
 // An entry of a later version, really in the log, cannot be judged.
 func TestUnsupportedVersion(t *testing.T) {
 	l, svc := smallLog()
