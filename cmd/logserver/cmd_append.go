@@ -188,7 +188,8 @@ it with the log's key; and writes it. A proof of inclusion is what verifier proo
 takes, with the entry.
 
 Exit code 1: the proof does not hold, and is not written. 3: it holds, but without
--log-vkey nobody knows whose checkpoint it is; or there is no such checkpoint.
+-log-vkey nobody knows whose checkpoint it is; or there is no such checkpoint, or
+none yet.
 
 Examples:
   logserver prove -url $URL -token-file auditor.token -log-vkey log.vkey -index 4 -entry-out 4.json -out 4.tlog-proof
@@ -252,6 +253,9 @@ func (r *remote) proveEntry(ctx context.Context, index uint64, entryFile string)
 	}
 	if e.Event.Log != c.Origin {
 		return nil, fmt.Errorf("%w: entry %d is of log %q, the checkpoint of %q", errCheck, index, e.Event.Log, c.Origin)
+	}
+	if index >= c.Size {
+		return nil, fmt.Errorf("%w: entry %d is not under a published checkpoint yet, the last has size %d: try again later", errNotEstablished, index, c.Size)
 	}
 	p, err := r.inclusion(ctx, c.Head, index, log.LeafHash(b))
 	if err != nil {

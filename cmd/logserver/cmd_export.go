@@ -228,7 +228,7 @@ func (x *export) awaitCheckpoint(ctx context.Context, size uint64) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no published checkpoint covers entry %d; the last has size %d: try again later", size-1, c.Size)
+			return fmt.Errorf("%w: no published checkpoint covers entry %d, the last has size %d: try again later", errNotEstablished, size-1, c.Size)
 		}
 		select {
 		case <-ctx.Done():

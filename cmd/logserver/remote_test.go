@@ -203,6 +203,7 @@ func TestALogThatLiesIsFoundOut(t *testing.T) {
 		"no entry":                      {"/v1/entries/1", say([]byte("welcome")), entry, exitFailed},
 		"an entry of version 2":         {"/v1/entries/1", func(b []byte) []byte { return append(bytes.TrimSuffix(bytes.Clone(b), []byte("1}")), "2}"...) }, entry, exitVersion},
 		"a checkpoint by somebody else": {"/checkpoint", say(l.checkpoint(5, forger)), entry, exitFailed},
+		"an entry not published yet":    {"/checkpoint", say(l.checkpoint(1, l.signer)), entry, exitNotEstablished},
 		"an entry of another log":       {"", nil, []string{"prove", "-index", "4"}, exitFailed},
 		"exported growth":               {"/v1/proofs/consistency/2/5", say(l.growth(4, 5).Marshal()), export, exitFailed},
 		"exported since nothing":        {"/checkpoint/2", say(nil), export, exitNotEstablished},
