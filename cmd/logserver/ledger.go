@@ -371,13 +371,31 @@ func newPayload(b []byte) *log.Payload {
 // orderOf makes the journal a sequencer.Journal.
 type orderOf struct{ *journal.Journal }
 
-func (o orderOf) Enqueue(records []log.Record) (sequencer.Pending, error) {
-	p, err := o.Journal.Enqueue(records)
-	if errors.Is(err, journal.ErrBusy) {
-		err = fmt.Errorf("%w: %w", sequencer.ErrBusy, err)
-	}
+func (o orderOf) Prepare(payloads []*log.Payload, entryBytes int) (sequencer.Prepared, error) {
+	p, err := o.Journal.Prepare(payloads, entryBytes)
 	if err != nil {
-		return nil, err
+		return nil, ordered(err)
 	}
 	return p, nil
+}
+
+func (o orderOf) Place(p sequencer.Prepared, entries [][]byte) (sequencer.Pending, error) {
+	pending, err := o.Journal.Place(p.(*journal.Prepared), entries)
+	if err != nil {
+		return nil, ordered(err)
+	}
+	return pending, nil
+}
+
+func (o orderOf) Discard(p sequencer.Prepared) { o.Journal.Discard(p.(*journal.Prepared)) }
+
+// ordered gives the journal's errors the sequencer's names.
+func ordered(err error) error {
+	switch {
+	case errors.Is(err, journal.ErrBusy):
+		return fmt.Errorf("%w: %w", sequencer.ErrBusy, err)
+	case errors.Is(err, journal.ErrStale):
+		return fmt.Errorf("%w: %w", sequencer.ErrStale, err)
+	}
+	return err
 }

@@ -72,13 +72,14 @@ type plan struct {
 	stream    log.Stream
 	migration log.Migration
 	result    Result
-	records   []log.Record
 	control   uint64 // last control entry within the request so far
+	opens     bool   // the first event is the request's Opening
 }
 
 // place gives a request its place: every check first, then the journal, then
-// the states. A request that fails has changed nothing.
-func (s *state) place(req Request) (*placed, error) {
+// the states. A request that fails has changed nothing. prepared becomes nil
+// when it is used up.
+func (s *state) place(req Request, prepared *Prepared) (*placed, error) {
 	received, err := s.clock()
 	if err != nil {
 		return nil, err
@@ -99,11 +100,12 @@ func (s *state) place(req Request) (*placed, error) {
 	if st.Owner != "" && st.Owner != req.By {
 		return nil, &HeadError{st.Stream, fmt.Errorf("%w: %q", log.ErrOwner, st.Name)}
 	}
-	if o := req.Opening; o != nil && st.Seq == 0 {
+	opens := req.Opening != nil && st.Seq == 0
+	if o := req.Opening; opens {
 		req.Events = append([]log.Event{o.Event}, req.Events...)
 		req.Payloads = append([]*log.Payload{o.Payload}, req.Payloads...)
 	}
-	p := &plan{req: req, received: received, stream: st.Stream, migration: mg.Migration, control: s.lastControl}
+	p := &plan{req: req, received: received, stream: st.Stream, migration: mg.Migration, control: s.lastControl, opens: opens}
 	if !req.ByLog && req.Events[0].Seq <= st.Seq {
 		return nil, &duplicate{head: st.Stream, pending: st.pending}
 	}
@@ -118,7 +120,7 @@ func (s *state) place(req Request) (*placed, error) {
 	if err := s.checkControl(p); err != nil {
 		return nil, err
 	}
-	pending, err := s.c.Journal.Enqueue(p.records)
+	pending, err := s.enqueue(p, prepared)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +128,34 @@ func (s *state) place(req Request) (*placed, error) {
 		return nil, fmt.Errorf("%w: the journal placed a request at %d, the sequencer at %d", errFatal, pending.First(), s.next)
 	}
 	return s.commit(p, st, mg, pending)
+}
+
+// enqueue hands a plan to the journal. What was prepared does not serve if the
+// stream has to be opened first, or if it waited for too long.
+func (s *state) enqueue(p *plan, prepared *Prepared) (Pending, error) {
+	if *prepared != nil && !p.opens {
+		pending, err := s.c.Journal.Place(*prepared, p.result.Bytes)
+		if err == nil {
+			*prepared = nil
+		}
+		if !errors.Is(err, ErrStale) {
+			return pending, err
+		}
+	}
+	length := 0
+	for _, b := range p.result.Bytes {
+		length += len(b)
+	}
+	again, err := s.c.Journal.Prepare(p.req.Payloads, length)
+	if err != nil {
+		return nil, err
+	}
+	pending, err := s.c.Journal.Place(again, p.result.Bytes)
+	if err != nil {
+		s.c.Journal.Discard(again)
+		return nil, err
+	}
+	return pending, nil
 }
 
 // commit moves the states over a request that the journal has taken.
@@ -145,7 +175,7 @@ func (s *state) commit(p *plan, st *streamState, mg *migrationState, pending Pen
 			return nil, fmt.Errorf("%w: apply control entry %d: %w", errFatal, index, err)
 		}
 	}
-	s.next += uint64(len(p.records))
+	s.next += uint64(len(p.result.Bytes))
 	s.streams[p.stream.Name] = st
 	s.migrations[p.migration.Name] = mg
 	s.evict()
@@ -259,7 +289,6 @@ func (s *state) append(p *plan, i int, index uint64, open *log.StreamOpen, opene
 	}
 	p.result.Entries = append(p.result.Entries, entry)
 	p.result.Bytes = append(p.result.Bytes, bytes)
-	p.records = append(p.records, log.Record{Entry: bytes, Payload: p.req.Payloads[i]})
 	return nil
 }
 

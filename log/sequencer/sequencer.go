@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,8 @@ var (
 	ErrReadOnly = errors.New("the log is read-only")
 	// ErrClock means that an event's time is too far ahead of the log's clock.
 	ErrClock = errors.New("event is dated in the future")
+	// ErrStale means that payloads were prepared too long ago.
+	ErrStale = errors.New("prepared payloads are too old")
 	// ErrRetry means that some events of a request are in the log, but not as
 	// one request: only the same request can be retried.
 	ErrRetry = errors.New("events were committed in other requests")
@@ -39,12 +42,23 @@ var (
 
 // A Journal keeps records in order.
 type Journal interface {
-	// Enqueue places records at the next indexes, and returns before they are
-	// durable. All or nothing. A full queue wraps ErrBusy.
-	Enqueue(records []log.Record) (Pending, error)
+	// Prepare does to payloads, nil where a record has none, what needs no
+	// order and takes long: it seals and writes them. entryBytes is what their
+	// entries will have together, about. A full queue wraps ErrBusy.
+	Prepare(payloads []*log.Payload, entryBytes int) (Prepared, error)
+	// Place gives prepared payloads and their entries the next indexes, and
+	// returns before they are durable. All or nothing; with an error p is the
+	// caller's still. A full queue wraps ErrBusy, what is too old ErrStale.
+	Place(p Prepared, entries [][]byte) (Pending, error)
+	// Discard gives up what was prepared and will not be placed.
+	Discard(p Prepared)
 	// Entries gives durable entries.
 	Entries(from uint64, most, mostBytes int) ([][]byte, error)
 }
+
+// Prepared are payloads of a request that the journal has made ready. Each is
+// placed or discarded.
+type Prepared any
 
 // A Pending is a group of records on its way to the disk.
 type Pending interface {
@@ -179,6 +193,8 @@ type job struct {
 	done   chan struct{}
 	placed *placed
 	err    error
+
+	prepared Prepared // payloads of req; nil if there are none, or once placed
 }
 
 // placed is a request that has its place in the order.
@@ -289,7 +305,7 @@ func (s *Sequencer) serve(j *job) {
 	if j.err = j.ctx.Err(); j.err != nil {
 		return // nobody waits for the answer, and nothing has been placed
 	}
-	j.placed, j.err = s.state.place(j.req)
+	j.placed, j.err = s.state.place(j.req, &j.prepared)
 	if errors.Is(j.err, errFatal) {
 		s.Latch(j.err)
 	}
@@ -310,20 +326,12 @@ func (s *Sequencer) Submit(ctx context.Context, req Request) (Result, error) {
 	}
 	req.last()
 	j := &job{ctx: ctx, req: req, done: make(chan struct{})}
-	select {
-	case s.queue <- j:
-	default:
-		return Result{}, fmt.Errorf("%w: %d requests wait", ErrBusy, cap(s.queue))
+	err := s.order(j)
+	if j.prepared != nil {
+		s.c.Journal.Discard(j.prepared) // it was not placed
 	}
-	select {
-	case <-j.done:
-	case <-s.stop:
-		// Run may have served it just before it ended.
-		select {
-		case <-j.done:
-		default:
-			return Result{}, s.ReadOnly()
-		}
+	if err != nil {
+		return Result{}, err
 	}
 	var dup *duplicate
 	switch {
@@ -344,4 +352,55 @@ func (s *Sequencer) Submit(ctx context.Context, req Request) (Result, error) {
 		return Result{}, s.ReadOnly()
 	}
 	return j.placed.result, nil
+}
+
+// order prepares a job, queues it and waits until it is served. When it returns
+// nobody else has the job any more. Its error means that it was not served.
+func (s *Sequencer) order(j *job) (err error) {
+	busy := fmt.Errorf("%w: %d requests wait", ErrBusy, cap(s.queue))
+	if len(s.queue) == cap(s.queue) {
+		return busy // before any work is done for it
+	}
+	if j.prepared, err = s.prepare(j.req); err != nil {
+		return err
+	}
+	select {
+	case s.queue <- j:
+	default:
+		return busy
+	}
+	select {
+	case <-j.done:
+	case <-s.stop:
+		// Run may have served it just before it ended.
+		select {
+		case <-j.done:
+		default:
+			return s.ReadOnly()
+		}
+	}
+	return nil
+}
+
+// entryBytesGuess is what an entry mostly takes. The journal counts when it
+// places it.
+const entryBytesGuess = 1024
+
+// prepare makes payloads ready in the caller's goroutine, since a large one
+// takes syncs of its own, and the one goroutine would keep everybody waiting.
+// A retry stores nothing, so nothing is prepared for it.
+func (s *Sequencer) prepare(req Request) (Prepared, error) {
+	if !slices.ContainsFunc(req.Payloads, func(p *log.Payload) bool { return p != nil }) {
+		return nil, nil
+	}
+	if first := req.Events[0]; !req.ByLog {
+		_, there, err := s.c.Index.ByPlace(first.Stream, first.Seq)
+		if err != nil {
+			return nil, fmt.Errorf("look up seq %d of %q: %w", first.Seq, first.Stream, err)
+		}
+		if there {
+			return nil, nil
+		}
+	}
+	return s.c.Journal.Prepare(req.Payloads, len(req.Events)*entryBytesGuess)
 }

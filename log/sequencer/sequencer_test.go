@@ -40,7 +40,10 @@ type slowJournal struct {
 	*journal.Journal
 	mu   sync.Mutex
 	hold chan struct{} // if not nil, acknowledgements wait for its closing
-	err  error         // of Enqueue
+	err  error         // of Place
+	busy chan struct{} // if not nil, Prepare of more than one event waits for its closing
+	open int           // prepared, and neither placed nor discarded
+	made int           // prepared
 	fail error         // of acknowledgements
 	off  uint64        // added to First
 }
@@ -61,16 +64,52 @@ func (p slowPending) Err() error {
 	return p.Pending.Err()
 }
 
-func (j *slowJournal) Enqueue(records []log.Record) (Pending, error) {
+func (j *slowJournal) Prepare(payloads []*log.Payload, entryBytes int) (Prepared, error) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.err != nil {
-		return nil, j.err
+	busy := j.busy
+	j.mu.Unlock()
+	if busy != nil && len(payloads) > 1 {
+		<-busy
 	}
-	p, err := j.Journal.Enqueue(records)
+	p, err := j.Journal.Prepare(payloads, entryBytes)
 	if err != nil {
 		return nil, err
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.open++
+	j.made++
+	return p, nil
+}
+
+func (j *slowJournal) Discard(p Prepared) {
+	j.Journal.Discard(p.(*journal.Prepared))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.open--
+}
+
+// prepared gives how many were ever prepared, and how many still are.
+func (j *slowJournal) prepared() (made, open int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.made, j.open
+}
+
+func (j *slowJournal) Place(prepared Prepared, entries [][]byte) (Pending, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.err; err != nil {
+		if errors.Is(err, ErrStale) {
+			j.err = nil // the next are fresh
+		}
+		return nil, err
+	}
+	p, err := j.Journal.Place(prepared.(*journal.Prepared), entries)
+	if err != nil {
+		return nil, err
+	}
+	j.open--
 	slow := slowPending{Pending: p, done: make(chan struct{}), err: j.fail, off: j.off}
 	hold := j.hold
 	go func() {
@@ -439,6 +478,96 @@ func TestOnlyTheSameRequestIsARetry(t *testing.T) {
 		}
 	}
 	crm.must(more) // the stream is where it was
+	w.check()
+}
+
+// Sealing a large payload takes syncs: they are its submitter's to wait for.
+func TestALargePayloadKeepsNobodyElseWaiting(t *testing.T) {
+	w := newWorld(t, nil)
+	crm, erp := w.service("crm", "m1/customers"), w.service("erp", "m1/orders")
+	crm.must(crm.request("stream.open", crm.opening()))
+	erp.must(erp.request("stream.open", erp.opening()))
+	sealing := make(chan struct{})
+	w.journal.mu.Lock()
+	w.journal.busy = sealing
+	w.journal.mu.Unlock()
+	large := crm.request("x.n", []byte("large"), "x.n", nil)
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.seq.Submit(t.Context(), large)
+		done <- err
+	}()
+	for range 10 {
+		erp.must(erp.request("x.n", []byte("small")))
+	}
+	select {
+	case err := <-done:
+		t.Errorf("Submit = %v before its payload was sealed", err)
+	default:
+	}
+	close(sealing)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	w.check()
+}
+
+func TestWhatIsPreparedIsPlacedOrGivenUp(t *testing.T) {
+	w := newWorld(t, nil)
+	crm := w.service("crm", "m1/customers")
+	settled := func(what string, prepares int, do func()) {
+		t.Helper()
+		before, _ := w.journal.prepared()
+		do()
+		after, open := w.journal.prepared()
+		if open != 0 || after-before != prepares {
+			t.Errorf("%s: prepared %d times, want %d; %d neither placed nor discarded", what, after-before, prepares, open)
+		}
+	}
+	r := crm.request("stream.open", crm.opening())
+	settled("a request", 1, func() { crm.must(r) })
+	if err := w.index.Wait(t.Context(), w.journal.Size()); err != nil {
+		t.Fatal(err)
+	}
+	settled("a retry", 0, func() {
+		if _, err := w.seq.Submit(t.Context(), r); err != nil {
+			t.Error(err)
+		}
+	})
+	gap := crm.request("x.n", []byte("a"))
+	gap.Events[0].Seq = 9
+	settled("a gap", 1, func() { w.refused(gap, log.ErrGap) })
+	w.journal.mu.Lock()
+	w.journal.err = ErrStale
+	w.journal.mu.Unlock()
+	settled("a stale request", 2, func() { crm.must(crm.request("x.n", []byte("a"))) })
+	w.journal.mu.Lock()
+	w.journal.err = ErrBusy
+	w.journal.mu.Unlock()
+	settled("a busy journal", 1, func() { w.refused(crm.request("x.n", []byte("a")), ErrBusy) })
+	w.journal.mu.Lock()
+	w.journal.err = nil
+	w.journal.mu.Unlock()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	settled("a request that nobody waits for", 1, func() {
+		if _, err := w.seq.Submit(gone, crm.request("x.n", []byte("a"))); !errors.Is(err, context.Canceled) {
+			t.Errorf("Submit = %v, want that it was cancelled", err)
+		}
+	})
+	ref, p := jsonPayload(log.StreamOpen{Mode: log.ModeLogKept, Owner: "curl"}.Marshal())
+	note, notePayload := jsonPayload([]byte("{}"))
+	e := log.Event{Actor: "curl", Kind: "audit.note", Migration: "m1", Stream: "m1/curl", Time: uint64(time.Now().UnixMilli()), Payload: note}
+	open := e
+	open.Kind, open.Payload = "stream.open", ref
+	for i, prepares := range []int{2, 1} {
+		settled(fmt.Sprintf("event %d of a log-kept stream", i), prepares, func() {
+			req := Request{By: "curl", Auth: "token:3", ByLog: true, Events: []log.Event{e}, Payloads: []*log.Payload{notePayload}, Opening: &Opening{open, p}}
+			if _, err := w.seq.Submit(t.Context(), req); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	w.check()
 }
 
