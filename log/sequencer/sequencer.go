@@ -146,15 +146,22 @@ type Request struct {
 	Authorize func() error
 }
 
-// last marks the payloads that must outlive their keys.
+// last marks the payloads that must outlive their keys: copies, since a
+// submitter may send a request again while the first one is under way.
 func (r *Request) last() {
+	r.Payloads = slices.Clone(r.Payloads)
 	for i, p := range r.Payloads {
 		if p != nil {
-			p.Lasting = !log.Erasable(r.Events[i].Kind)
+			marked := *p
+			marked.Lasting = !log.Erasable(r.Events[i].Kind)
+			r.Payloads[i] = &marked
 		}
 	}
 	if r.Opening != nil {
-		r.Opening.Payload.Lasting = true
+		opening, payload := *r.Opening, *r.Opening.Payload
+		payload.Lasting = true
+		opening.Payload = &payload
+		r.Opening = &opening
 	}
 }
 
