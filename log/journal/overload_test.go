@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,11 +21,17 @@ import (
 // heldFS is a file system whose segments are not synced while the test holds it.
 type heldFS struct {
 	disk.FS
-	hold *sync.RWMutex
+	hold  *sync.RWMutex
+	large *atomic.Int64 // files of large payloads made
 }
 
-func (h heldFS) Open(name string) (disk.File, error)   { return h.file(name)(h.FS.Open(name)) }
-func (h heldFS) Create(name string) (disk.File, error) { return h.file(name)(h.FS.Create(name)) }
+func (h heldFS) Open(name string) (disk.File, error) { return h.file(name)(h.FS.Open(name)) }
+func (h heldFS) Create(name string) (disk.File, error) {
+	if strings.HasSuffix(name, ".sealed") {
+		h.large.Add(1)
+	}
+	return h.file(name)(h.FS.Create(name))
+}
 
 func (h heldFS) file(name string) func(disk.File, error) (disk.File, error) {
 	return func(f disk.File, err error) (disk.File, error) {
@@ -50,16 +57,19 @@ func (f heldFile) Sync() error {
 // goes on the journal takes payloads again.
 func TestOverload(t *testing.T) {
 	c := testConfig(t)
-	hold := &sync.RWMutex{}
-	c.FS, c.QueueRecords, c.QueueBytes = heldFS{c.FS, hold}, 4, 8<<10
+	hold, made := &sync.RWMutex{}, &atomic.Int64{}
+	c.FS, c.QueueRecords, c.QueueBytes = heldFS{c.FS, hold, made}, 4, 8<<10
 	j := newTest(t, c)
+	t.Cleanup(func() { // a test that failed lets go
+		_ = hold.TryLock()
+		hold.Unlock()
+	})
 	small, large := &log.Payload{Bytes: []byte("small")}, &log.Payload{Bytes: make([]byte, c.LargeBytes)}
 	hold.Lock()
 	pending, err := j.Enqueue([]log.Record{{Entry: make([]byte, 7<<10), Payload: small}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := len(dirOf(t, j))
 	for n := range 5000 {
 		records := []log.Record{{Entry: make([]byte, 2<<10), Payload: []*log.Payload{small, large}[n%2]}}
 		if _, err := j.Enqueue(records); !errors.Is(err, ErrBusy) {
@@ -75,8 +85,8 @@ func TestOverload(t *testing.T) {
 		}
 		j.Discard(p)
 	}
-	if got := len(dirOf(t, j)); got != files {
-		t.Errorf("%d files of large payloads were written for refused callers", got-files)
+	if n := made.Load(); n != 0 {
+		t.Errorf("%d files of large payloads were written for refused callers", n)
 	}
 	if s := j.Stats(); s.QueuedRecords != 1 {
 		t.Errorf("Stats() = %+v, want only the first record to wait", s)
@@ -96,19 +106,6 @@ func TestOverload(t *testing.T) {
 	if s := j.Stats(); s.QueuedRecords != 0 || s.QueuedBytes != 0 {
 		t.Errorf("Stats() = %+v, want an empty queue", s)
 	}
-}
-
-// dirOf lists the files of large payloads in the segment that is filled.
-func dirOf(t *testing.T, j *Journal) []string {
-	t.Helper()
-	if err := j.c.FS.MkdirAll(j.names.largeDir(1)); err != nil {
-		t.Fatal(err)
-	}
-	names, err := j.c.FS.ReadDir(j.names.largeDir(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return names
 }
 
 // TestDiscard: a large payload that is given up leaves nothing that opens, on disk or after a crash, and its slot
@@ -319,4 +316,103 @@ func settle(inline bool) {
 // plainStory makes a record of about a tenth of a segment, with a payload.
 func plainStory(index uint64) log.Record {
 	return log.Record{Entry: fmt.Appendf(nil, "entry %d %1000d", index, index), Payload: &log.Payload{Bytes: fmt.Appendf(nil, "payload %d", index)}}
+}
+
+// TestFailedJournal: a sync fails while many wait, each in another way. All are told, at once, and later callers too.
+func TestFailedJournal(t *testing.T) {
+	hold, f := &sync.RWMutex{}, crashfs.New(16)
+	c := (&explorer{}).config(f)
+	c.inline, c.FS = false, heldFS{f, hold, &atomic.Int64{}}
+	j, err := Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold.Lock()
+	var pending []*Pending
+	for range 3 {
+		p, err := j.Enqueue([]log.Record{{Entry: []byte("waits"), Payload: &log.Payload{Bytes: []byte("p")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pending = append(pending, p)
+	}
+	waited, appended := make(chan error), make(chan error)
+	go func() { waited <- j.Wait(t.Context(), 3) }()
+	go func() {
+		_, err := j.Append(t.Context(), []log.Record{{Entry: []byte("waits too")}})
+		appended <- err
+	}()
+	f.FailAt(1, crashfs.EIO, true)
+	hold.Unlock()
+	for _, p := range pending {
+		if <-p.Done(); !errors.Is(p.Err(), ErrStopped) || !errors.Is(p.Err(), syscall.EIO) {
+			t.Errorf("Pending.Err() = %v, want ErrStopped and EIO", p.Err())
+		}
+	}
+	for name, err := range map[string]error{"Wait": <-waited, "Append": <-appended, "a late Wait": j.Wait(t.Context(), 9), "a late Erase": j.Erase(0)} {
+		if !errors.Is(err, ErrStopped) && !errors.Is(err, ErrNotExist) {
+			t.Errorf("%s = %v, want ErrStopped", name, err)
+		}
+	}
+	<-j.Failed()
+	if _, err := j.Enqueue([]log.Record{{Entry: []byte("late"), Payload: &log.Payload{}}}); !errors.Is(err, ErrStopped) {
+		t.Errorf("Enqueue() after it = %v, want ErrStopped", err)
+	}
+	if err := j.Close(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Close() = %v, want the error that stopped the journal", err)
+	}
+}
+
+// TestLimits: what can never be placed is refused before it costs anything, and so is what comes too late.
+func TestLimits(t *testing.T) {
+	j := newTest(t, testConfig(t))
+	small := &log.Payload{Bytes: []byte("small")}
+	many := make([]log.Record, j.c.SegmentSlots+1)
+	for i := range many {
+		many[i] = log.Record{Entry: []byte("e"), Payload: small}
+	}
+	for name, records := range map[string][]log.Record{
+		"an entry":              {{Entry: make([]byte, log.EntryMaxBytes+1)}},
+		"an empty entry":        {{Payload: small}},
+		"a payload":             {{Entry: []byte("e"), Payload: &log.Payload{Bytes: make([]byte, payloadMaxBytes+1)}}},
+		"a batch for a segment": {{Entry: make([]byte, 40<<10)}, {Entry: make([]byte, 40<<10)}},
+		"payloads of a batch":   many,
+		"records of a batch":    make([]log.Record, j.c.QueueRecords+1),
+	} {
+		if _, err := j.Append(t.Context(), records); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("Append() of %s over the limit = %v, want ErrTooLarge", name, err)
+		}
+	}
+	if _, err := j.Enqueue(nil); err == nil {
+		t.Error("Enqueue() of nothing = nil")
+	}
+	old, err := j.Prepare([]*log.Payload{small, {Bytes: make([]byte, j.c.LargeBytes)}}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for j.Stats().Segment < 4 {
+		appendStory(t, j, 4)
+	}
+	if _, err := j.Place(old, [][]byte{[]byte("e"), []byte("e")}); !errors.Is(err, ErrStale) {
+		t.Errorf("Place() three segments later = %v, want ErrStale", err)
+	}
+	j.Discard(old)
+	if s := j.Stats(); s.QueuedRecords != 0 || s.QueuedBytes != 0 {
+		t.Errorf("Stats() = %+v, want an empty queue", s)
+	}
+	checkStory(t, j, j.Size(), nil)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := j.Wait(ended, 1<<40); !errors.Is(err, context.Canceled) {
+		t.Errorf("Wait() without time = %v, want Canceled", err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Wait(t.Context(), 1<<40); !errors.Is(err, ErrStopped) {
+		t.Errorf("Wait() after Close() = %v, want ErrStopped", err)
+	}
+	if _, err := j.Append(t.Context(), []log.Record{story(0)}); !errors.Is(err, ErrStopped) {
+		t.Errorf("Append() after Close() = %v, want ErrStopped", err)
+	}
 }
