@@ -56,7 +56,8 @@ type Config struct {
 	AtLeast uint64
 	// SegmentBytes is the size of a segment file. Default 64 MiB.
 	SegmentBytes int64
-	// SegmentSlots is the number of key slots per segment, 32 bytes each. Default 32,768.
+	// SegmentSlots is the number of key slots per segment, 32 bytes each. Default 65,536: enough for records of 1 KiB
+	// that all have a payload, so that a segment is full before its slots run out.
 	SegmentSlots int
 	// QueueBytes bounds the encoded bytes of records that wait for their sync. Default 32 MiB, at most half a
 	// segment counts. A single batch is always let into an empty queue.
@@ -98,7 +99,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.SegmentBytes, 64<<20)
 	def(&c.QueueBytes, 32<<20)
-	defInt(&c.SegmentSlots, 32768)
+	defInt(&c.SegmentSlots, 65536)
 	defInt(&c.QueueRecords, 65536)
 	defInt(&c.LargeBytes, 64<<10)
 	defInt(&c.TailBytes, 8<<20)
