@@ -51,7 +51,11 @@ func TestFollowLive(t *testing.T) {
 
 // Deleted at any time, the index grows back equal, whatever the batches.
 func TestDeletedIndexGrowsBackEqual(t *testing.T) {
-	o := randomOrder(22, 6000)
+	size := 6000
+	if testing.Short() {
+		size = 1500
+	}
+	o := randomOrder(22, size)
 	dir := t.TempDir()
 	followed(t, dir, o)
 	x := open(t, dir)
@@ -61,7 +65,7 @@ func TestDeletedIndexGrowsBackEqual(t *testing.T) {
 		t.Fatal(err)
 	}
 	x = open(t, dir)
-	followSome(t, x, o, 6001, 17)
+	followSome(t, x, o, size+1, 17)
 	if !bytes.Equal(dump(t, x), before) {
 		t.Error("the index that grew back differs")
 	}
@@ -86,13 +90,17 @@ func dump(t testing.TB, x *Index) (all []byte) {
 // The log was restored from a backup: the index knows entries that are no
 // longer, and starts afresh instead of answering from them.
 func TestOtherHistory(t *testing.T) {
-	o := randomOrder(23, 10_000)
-	older := &order{items: o.items[:6_000], texts: o.texts[:6_000]}
+	size, kept := 10_000, 6_000
+	if testing.Short() {
+		size, kept = 1000, 600
+	}
+	o := randomOrder(23, size)
+	older := &order{items: o.items[:kept], texts: o.texts[:kept]}
 	grown := newOrder()
-	grow(rand.New(rand.NewPCG(99, 1)), grown, 12_000)
+	grow(rand.New(rand.NewPCG(99, 1)), grown, size*6/5)
 	// All events of the lost range were submitted again, and came back in order.
 	again := &order{items: slices.Clone(o.items), texts: slices.Clone(o.texts)}
-	for i := 6_000; i < len(again.items); i++ {
+	for i := kept; i < len(again.items); i++ {
 		again.items[i].Entry.Log.Received += 3_600_000
 		again.items[i].Entry.Log.SkewMS += 3_600_000
 		again.texts[i] = again.items[i].Entry.Marshal()
@@ -112,7 +120,7 @@ func TestOtherHistory(t *testing.T) {
 		}
 		checkAgainst(t, x, now)
 		checkWhole(t, x, now)
-		if _, ok, err := x.ByHash(o.items[9_000].Hash); ok != (now == again) || err != nil {
+		if _, ok, err := x.ByHash(o.items[size*9/10].Hash); ok != (now == again) || err != nil {
 			t.Errorf("%s: ByHash of a lost entry = %v, %v", name, ok, err)
 		}
 		closeIndex(t, x)
