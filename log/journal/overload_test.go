@@ -60,12 +60,10 @@ func TestOverload(t *testing.T) {
 	hold, made := &sync.RWMutex{}, &atomic.Int64{}
 	c.FS, c.QueueRecords, c.QueueBytes = heldFS{c.FS, hold, made}, 4, 8<<10
 	j := newTest(t, c)
-	t.Cleanup(func() { // a test that failed lets go
-		_ = hold.TryLock()
-		hold.Unlock()
-	})
 	small, large := &log.Payload{Bytes: []byte("small")}, &log.Payload{Bytes: make([]byte, c.LargeBytes)}
 	hold.Lock()
+	release := sync.OnceFunc(hold.Unlock)
+	t.Cleanup(release) // also if the test fails
 	pending, err := j.Enqueue([]log.Record{{Entry: make([]byte, 7<<10), Payload: small}})
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +89,7 @@ func TestOverload(t *testing.T) {
 	if s := j.Stats(); s.QueuedRecords != 1 {
 		t.Errorf("Stats() = %+v, want only the first record to wait", s)
 	}
-	hold.Unlock()
+	release()
 	<-pending.Done()
 	records := []log.Record{{Entry: []byte("small"), Payload: small}, {Entry: []byte("large"), Payload: large}}
 	first, err := j.Append(t.Context(), records)
