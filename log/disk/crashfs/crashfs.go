@@ -65,6 +65,7 @@ type node struct {
 	pending []write
 	shared  bool // medium is shared
 	own     bool // live is not shared
+	failed  int  // syncs that failed
 }
 
 // write is an unsynced write, or (data nil) an unsynced change of size.
@@ -204,7 +205,7 @@ func (f *FS) Open(name string) (disk.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{f, n}, nil
+	return &file{f, n, n.failed}, nil
 }
 
 // Create implements disk.FS.
@@ -223,7 +224,7 @@ func (f *FS) Create(name string) (disk.File, error) {
 	}
 	n := &node{}
 	f.change(&change{to: name, node: n})
-	return &file{f, n}, f.op()
+	return &file{f, n, 0}, f.op()
 }
 
 func (f *FS) change(c *change) {

@@ -3,12 +3,14 @@ package crashfs
 import (
 	"io"
 	"slices"
+	"syscall"
 )
 
 // file is an open file. Closing it changes nothing.
 type file struct {
 	fs   *FS
 	node *node
+	seen int // failed syncs of the node that this handle was told of
 }
 
 func (f *file) Close() error { return nil }
@@ -97,12 +99,20 @@ func (f *file) Sync() error {
 		return err
 	}
 	f.flush(fails)
+	if !fails && f.seen < f.node.failed {
+		// Somebody else's sync failed, and took what this handle had written with it.
+		f.seen, failed = f.node.failed, syscall.EIO
+	}
 	return failed
 }
 
 // flush puts pending writes on the medium; where it fails, some of them. The caller holds the lock.
 func (f *file) flush(fails bool) {
 	n := f.node
+	if fails {
+		n.failed++
+		f.seen = n.failed
+	}
 	if len(n.pending) == 0 {
 		return
 	}
