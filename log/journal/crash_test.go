@@ -304,6 +304,10 @@ var (
 // recovery from the first. Nightly it runs with -crashpoints 20000000.
 func TestCrashes(t *testing.T) {
 	const workers = 2
+	points := *crashPoints
+	if testing.Short() {
+		points /= 10
+	}
 	var wait sync.WaitGroup
 	explorers := make([]explorer, workers)
 	began := time.Now()
@@ -311,7 +315,7 @@ func TestCrashes(t *testing.T) {
 		wait.Go(func() {
 			e := &explorers[w]
 			e.seeds = 6
-			for seed := uint64(*firstSeed + w); e.points < *crashPoints/workers+1 && len(e.bad) == 0; seed += workers {
+			for seed := uint64(*firstSeed + w); e.points < points/workers+1 && len(e.bad) == 0; seed += workers {
 				e.power = seed%3 != 0
 				e.failSync = seed%5 == 0
 				e.explore(seed, 40)
@@ -319,7 +323,7 @@ func TestCrashes(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	points := 0
+	points = 0
 	for _, e := range explorers {
 		points += e.points
 		for _, err := range e.bad[:min(5, len(e.bad))] {
