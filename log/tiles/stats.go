@@ -29,7 +29,7 @@ func (t *Tree) Stats() Stats {
 	defer t.mu.Unlock()
 	s := t.stats
 	s.Signed, s.Published = t.view.head.Size, t.published.size
-	s.Backlog = len(t.queue)
+	s.Backlog = int(s.Files - s.Synced)
 	s.Failed = t.err != nil
 	if !t.behind.IsZero() {
 		s.Behind = time.Since(t.behind)

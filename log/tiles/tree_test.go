@@ -264,3 +264,28 @@ func TestTilesOfAnyWidth(t *testing.T) {
 		}
 	}
 }
+
+func TestTheBacklogIsWhatIsWrittenAndNotSynced(t *testing.T) {
+	w := newWorld(t)
+	c := w.config(crashfs.New(1))
+	must(t, Create(c))
+	s, err := w.open(c)
+	must(t, err)
+	want := func(when string, n int) {
+		t.Helper()
+		if got := s.tree.Stats().Backlog; got != n {
+			t.Errorf("%s: backlog %d, want %d", when, got, n)
+		}
+	}
+	w.src.add(300)
+	must(t, s.round())
+	want("a full tile and its bundle are written", 2)
+	for len(s.tree.queue) > 0 {
+		_, err := s.tree.pay(&s.owed, <-s.tree.queue)
+		must(t, err)
+	}
+	want("they are off the queue", 2)
+	must(t, s.sync())
+	want("they are synced", 0)
+	must(t, s.tree.Close())
+}
