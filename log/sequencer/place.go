@@ -215,7 +215,7 @@ func (s *state) checkTail(p *plan) error {
 }
 
 // checkControl asks the fold whether it takes a control entry, before it has a
-// place: once it is durable every start folds it, and no error helps any more.
+// place: once it is durable it stays, and every fold has to go on without it.
 func (s *state) checkControl(p *plan) error {
 	for i, e := range p.result.Entries {
 		if !log.Control(e.Event.Kind) {
