@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,7 +18,8 @@ import (
 
 // A trail records what was refused and what was read. Repeats are counted and
 // become one entry per window, so that nobody can flood the log through it.
-// A count leaves the trail when its entry is durable, not before.
+// A count leaves the trail when its entry is durable, not before, or when it
+// cannot be known whether it is; then the server's log says so.
 type trail struct {
 	record func(context.Context, serverEvent) (sequencer.Result, error) // durable when it returns
 	logger *slog.Logger
@@ -53,7 +55,7 @@ const (
 	trailWindow   = time.Minute
 	followWindows = 60              // of those who follow the log all day, one entry for so many windows
 	trailMax      = 10_000          // keys in a window
-	trailStop     = 5 * time.Second // for the last window, when the log stops
+	trailMost     = 5 * time.Second // to write a window: for so long it can hold up a stop
 )
 
 // followerRoles read everything, always.
@@ -68,18 +70,28 @@ func newTrail(record func(context.Context, serverEvent) (sequencer.Result, error
 
 // refused logs a refusal with a commitment to what was read of the request's
 // body. The first of a window is an entry, durable when refused returns; those
-// after it are counted, and so is a first one whose entry failed.
+// after it are counted, and so is a first one whose entry failed for certain.
 func (t *trail) refused(ctx context.Context, by principal, key refusalKey, body []byte) {
 	p := newPayload(body)
 	one := refusal{count: 1, auth: by.auth, request: log.Commit(*p, "application/octet-stream"), salt: p.Salt}
 	if t.isFirst(key) {
 		_, err := t.record(ctx, key.event(one))
-		if err == nil {
+		switch {
+		case err == nil:
+			return
+		case unsure(ctx, err):
+			t.logger.WarnContext(ctx, "refusal may be logged or not, and is not counted", "reason", key.reason, "err", err)
 			return
 		}
 		t.logger.WarnContext(ctx, "refusal was not logged, and is counted", "reason", key.reason, "err", err)
 	}
 	t.addRefusal(key, one)
+}
+
+// unsure says that the wait for an entry ended before its outcome was known. It may be in the log: counted again, it
+// could be there twice.
+func unsure(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, ctx.Err())
 }
 
 func (t *trail) isFirst(key refusalKey) bool {
@@ -147,8 +159,8 @@ func (t *trail) addReads(k whoReads, more reads) {
 	t.reads[k] = more
 }
 
-// run writes what each window counted, until ctx is done; then, within
-// trailStop, all that there is.
+// run writes what each window counted, until ctx is done; then all that there
+// is. The end of ctx cuts no entry off that is on its way to the disk.
 func (t *trail) run(ctx context.Context) error {
 	tick := time.NewTicker(trailWindow)
 	defer tick.Stop()
@@ -159,9 +171,7 @@ func (t *trail) run(ctx context.Context) error {
 				t.logger.WarnContext(ctx, "trail was not logged, and is kept for the next window", "requests", left, "err", err)
 			}
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), trailStop)
-			defer cancel()
-			if left, err := t.flush(last, true); err != nil {
+			if left, err := t.flush(ctx, true); err != nil {
 				t.logger.ErrorContext(ctx, "trail was lost", "requests", left, "err", err)
 			}
 			return nil
@@ -176,13 +186,18 @@ type summary struct {
 	back     func()
 }
 
-// flush writes the counts of a window as entries and begins a new one. With
-// the first error it stops, and everything not written is counted again; it
-// returns for how many requests that stands.
+// flush writes the counts of a window as entries and begins a new one, within
+// trailMost. With the first error it stops, and everything not written is
+// counted again; it returns for how many requests that stands.
 func (t *trail) flush(ctx context.Context, followers bool) (left uint64, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), trailMost)
+	defer cancel()
 	for _, s := range t.take(followers) {
 		if err == nil {
-			_, err = t.record(ctx, s.event)
+			if _, err = t.record(ctx, s.event); err != nil && unsure(ctx, err) {
+				t.logger.WarnContext(ctx, "part of the trail may be logged or not, and is not counted again", "requests", s.requests, "err", err)
+				continue
+			}
 		}
 		if err != nil {
 			left += s.requests

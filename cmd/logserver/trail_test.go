@@ -18,13 +18,14 @@ import (
 	"github.com/pipe-roll/piperoll/log/sequencer"
 )
 
-// A recorder is a log that keeps what a trail writes, or refuses it.
+// A recorder is a log that keeps what a trail writes, or refuses it, or is slow to sync it.
 type recorder struct {
 	logged lockedBuffer
 
 	mu      sync.Mutex
-	entries []string // guarded by mu: kind, by, and objects or count
-	fail    error    // guarded by mu
+	entries []string      // guarded by mu: kind, by, and objects or count
+	fail    error         // guarded by mu
+	syncing chan struct{} // guarded by mu: if not nil, what is placed gets durable when it is closed
 }
 
 func (c *recorder) failWith(err error) {
@@ -33,16 +34,41 @@ func (c *recorder) failWith(err error) {
 	c.fail = err
 }
 
+// hold makes syncs take until release is called.
+func (c *recorder) hold() (release func()) {
+	held := make(chan struct{})
+	hold := func(s chan struct{}) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.syncing = s
+	}
+	hold(held)
+	return func() { hold(nil); close(held) }
+}
+
 func (c *recorder) record(ctx context.Context, e serverEvent) (sequencer.Result, error) {
+	syncing, err := c.place(ctx, e)
+	if err != nil || syncing == nil {
+		return sequencer.Result{}, err
+	}
+	select {
+	case <-syncing:
+		return sequencer.Result{}, nil
+	case <-ctx.Done():
+		return sequencer.Result{}, ctx.Err() // and the entry is on its way all the same
+	}
+}
+
+func (c *recorder) place(ctx context.Context, e serverEvent) (syncing chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := errors.Join(ctx.Err(), c.fail); err != nil {
-		return sequencer.Result{}, err
+		return nil, err
 	}
 	event, _ := e.event()
 	event.Log, event.Seq = testOrigin, 1
 	if err := event.Validate(); err != nil || log.ClassOf(e.kind) != log.Server {
-		return sequencer.Result{}, fmt.Errorf("not a server's event: %s, %w", e.kind, err)
+		return nil, fmt.Errorf("not a server's event: %s, %w", e.kind, err)
 	}
 	text := e.kind + " " + e.by
 	for _, o := range e.objects {
@@ -51,12 +77,12 @@ func (c *recorder) record(ctx context.Context, e serverEvent) (sequencer.Result,
 	if e.kind == "log.refused" {
 		p, err := log.ParseRefused(e.payload)
 		if err != nil {
-			return sequencer.Result{}, err
+			return nil, err
 		}
 		text += fmt.Sprint(" count=", p.Count)
 	}
 	c.entries = append(c.entries, text)
-	return sequencer.Result{}, nil
+	return c.syncing, nil
 }
 
 // wrote gives the entries since it was asked last, sorted.
@@ -181,6 +207,40 @@ func TestCountsStayUntilTheirEntriesAreDurable(t *testing.T) {
 		if text := c.logged.String(); !strings.Contains(text, "trail was lost") || !strings.Contains(text, "requests=2") {
 			t.Errorf("two reads were lost at the end, and the server's log says %q", text)
 		}
+	})
+}
+
+func TestAnEntryOnItsWayToTheDiskIsNotCountedAgain(t *testing.T) {
+	trailOf(t, func(c *recorder, tr *trail, stop func()) {
+		release := c.hold()
+		ctx, cancel := context.WithTimeout(context.Background(), refusalWait)
+		defer cancel()
+		tr.refused(ctx, crmPerson, crmByKey, nil)
+		release()
+		nextWindow()
+		wantEntries(t, "of a refusal whose answer did not wait", c.wrote(), fmt.Sprintf(crmEntry, 1))
+
+		tr.read(principal{name: "ann"})
+		tr.read(principal{name: "bob"})
+		release = c.hold()
+		nextWindow()
+		time.Sleep(trailMost)
+		release()
+		nextWindow()
+		wantEntries(t, "of reads while the disk was slow", c.wrote(), "access.summary ann reads=1", "access.summary bob reads=1")
+		stop()
+		wantEntries(t, "at the end", c.wrote())
+	})
+}
+
+func TestAStopCutsNoEntryOff(t *testing.T) {
+	trailOf(t, func(c *recorder, tr *trail, stop func()) {
+		tr.read(crmPerson)
+		release := c.hold()
+		nextWindow()
+		go func() { time.Sleep(time.Second); release() }()
+		stop()
+		wantEntries(t, "at the end", c.wrote(), "access.summary crm reads=1")
 	})
 }
 
