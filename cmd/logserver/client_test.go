@@ -202,3 +202,23 @@ func TestKeysAreMadeRegisteredListedAndRevoked(t *testing.T) {
 	lines = strings.Split(strings.TrimSpace(out.String()), "\n")
 	s.run(exitUsage, "", "keys", "add", "-principal", "svc2", "-vkey", lines[0], "-proof", lines[1])
 }
+
+func TestATokenIsNotSentInTheClearToAnotherMachine(t *testing.T) {
+	for url, want := range map[string]struct{ asked, unasked bool }{
+		"https://log.example.com": {true, true}, "http://127.0.0.1:8080": {true, true}, "http://localhost": {true, true},
+		"http://[::1]:8080/logs/hr": {true, true}, "http://log.example.com": {true, false}, "http://10.0.0.7:8080": {true, false},
+		"http://localhost.example.com": {true, false}, "log.example.com": {}, "ftp://127.0.0.1": {}, "http://": {},
+	} {
+		asked, unasked := (&remote{url: url, allowPlainHTTP: true}).checkURL(), (&remote{url: url}).checkURL()
+		if (asked == nil) != want.asked || (unasked == nil) != want.unasked {
+			t.Errorf("%s: %v, with -allow-plain-http %v", url, unasked, asked)
+		}
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	must(t, os.WriteFile(token, []byte("pr_x"), 0o600))
+	var errOut bytes.Buffer
+	code := run(t.Context(), []string{"search", "-url", "http://log.example.com", "-token-file", token}, io.Discard, &errOut, nil)
+	if code != exitUsage || !strings.Contains(errOut.String(), "give -allow-plain-http") {
+		t.Errorf("search exits with %d: %s", code, &errOut)
+	}
+}

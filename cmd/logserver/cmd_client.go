@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -38,6 +39,7 @@ const answerMaxBytes = 64 << 20
 type remote struct {
 	url, tokenFile, vkeyFile  string
 	caFile, certFile, keyFile string
+	allowPlainHTTP            bool
 
 	token string        // "": none is sent
 	vkey  note.Verifier // nil: signatures of checkpoints are not checked
@@ -52,12 +54,16 @@ func (r *remote) flags(fs *flag.FlagSet) {
 	fs.StringVar(&r.caFile, "ca", "", "`file` with the certificates, in PEM, that the server's must lead to; default the system's")
 	fs.StringVar(&r.certFile, "cert", "", "`file` with a client certificate, in PEM, for a server that wants one")
 	fs.StringVar(&r.keyFile, "key", "", "`file` with the client certificate's private key, in PEM")
+	fs.BoolVar(&r.allowPlainHTTP, "allow-plain-http", false, "send the token over http to another machine, where whoever listens on the way can take it")
 }
 
 // open reads the files that the flags name.
 func (r *remote) open() error {
 	if r.url == "" || r.tokenFile == "" {
 		return fmt.Errorf("%w: -url and -token-file are needed", errUsage)
+	}
+	if err := r.checkURL(); err != nil {
+		return fmt.Errorf("%w: -url %q %w", errUsage, r.url, err)
 	}
 	token, err := os.ReadFile(r.tokenFile)
 	if err != nil {
@@ -81,6 +87,23 @@ func (r *remote) open() error {
 		return fmt.Errorf("%w: log's key in %s: %w", errUsage, r.vkeyFile, err)
 	}
 	return nil
+}
+
+// checkURL holds the address to the rule of log/client: a token crosses no network in the clear, unless asked to.
+func (r *remote) checkURL() error {
+	u, err := url.Parse(r.url)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("is not the address of a log: want https://HOST or http://HOST")
+	case u.Scheme == "http" && !r.allowPlainHTTP && !loopback(u.Hostname()):
+		return errors.New("would send the token without TLS to another machine: use https, or give -allow-plain-http")
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // tls is how the server is known, and how it knows the client.
