@@ -212,17 +212,21 @@ func makeKey(file, name string) (vkey string, err error) {
 	return vkey, writeNew(file, []byte(skey+"\n"), 0o600)
 }
 
-// writeNew writes a file that must not exist, durably.
-func writeNew(file string, data []byte, mode os.FileMode) (err error) {
+// writeNew writes a file that must not exist, durably. One that it cannot write whole it removes: who frees the disk
+// and tries again must not find half a key in the way.
+func writeNew(file string, data []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(data); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
 	}
-	return f.Sync()
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", file, errors.Join(err, os.Remove(file)))
+	}
+	return nil
 }
 
 func trimLine(b []byte) []byte { return []byte(strings.TrimSuffix(string(b), "\n")) }

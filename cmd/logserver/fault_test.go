@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/pipe-roll/piperoll/log/disk"
 )
@@ -103,9 +107,11 @@ func TestAfterAFailedSyncTheLogIsReadOnlyAndReadsGoOn(t *testing.T) {
 			faults.fail(part)
 			events := crm.next("migration.load", "")
 			got := crm.send(events)
-			for i := 0; got.status != 503 && i < 1000 && what == "the tree"; i++ { // it fails a moment after the acknowledgement
-				time.Sleep(5 * time.Millisecond)
-				got = crm.send(events)
+			if what == "the tree" { // it fails a moment after the acknowledgement
+				await(t, "the log to be read-only", func() bool {
+					got = crm.send(events)
+					return got.status == 503
+				})
 			}
 			got.want(503, "read-only")
 			r.get(fmt.Sprintf("/v1/entries/%d", a.Index), r.admin).want(200, "")
@@ -161,5 +167,34 @@ func TestOneLogWhoseIndexFailsStopsNoOther(t *testing.T) {
 		if w := h.ask(t.Context(), ask.method, ask.path, ask.token, ask.body); w.Code != ask.want {
 			t.Errorf("%s %s answers %d, want %d: %s", ask.method, ask.path, w.Code, ask.want, w.Body)
 		}
+	}
+}
+
+func TestALogThatCannotBeLockedIsSaidToBeInUseOnlyIfItIs(t *testing.T) {
+	r := newLog(t, nil)
+	open := func() error {
+		_, err := openLedger(t.Context(), r.config(), slog.New(slog.DiscardHandler))
+		return err
+	}
+	if err := open(); !errors.Is(err, disk.ErrLocked) || !strings.Contains(err.Error(), "another process uses it") {
+		t.Errorf("opening a log that is served: %v", err)
+	}
+	must(t, r.stop())
+	must(t, os.RemoveAll(filepath.Join(r.dir, "data")))
+	if err := open(); !errors.Is(err, os.ErrNotExist) || strings.Contains(err.Error(), "another process") {
+		t.Errorf("opening a log whose folder is missing: %v", err)
+	}
+}
+
+func TestAFileThatDoesNotFitIsNotLeftInTheWay(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "svc.key")
+	keysNew := []string{"keys", "new", "-principal", "svc", "-origin", testOrigin, "-out", key}
+	full := exec.CommandContext(t.Context(), "sh", append([]string{"-c", `ulimit -f 0; exec "$0" "$@"`, binary(t)}, keysNew...)...)
+	out, err := full.CombinedOutput()
+	if full.ProcessState.ExitCode() != exitIO || !bytes.Contains(out, []byte("write "+key)) {
+		t.Fatalf("a key that cannot be written: %v: %s", err, out)
+	}
+	if code := run(t.Context(), keysNew, io.Discard, t.Output(), nil); code != exitOK {
+		t.Errorf("once there is room it exits with %d", code)
 	}
 }

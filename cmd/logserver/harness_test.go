@@ -102,6 +102,18 @@ func (r *running) restart() {
 	r.start()
 }
 
+// await waits until ok holds, for as long as any machine needs.
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 30_000 {
+		if ok() {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	t.Fatalf("waited a minute for %s", what)
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

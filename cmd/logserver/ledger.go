@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/disk"
 	"github.com/pipe-roll/piperoll/log/index"
 	"github.com/pipe-roll/piperoll/log/journal"
 	"github.com/pipe-roll/piperoll/log/reader"
@@ -79,8 +80,10 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 			err = errors.Join(fault(err), l.close())
 		}
 	}()
-	if l.lock, err = c.fs.Lock(filepath.Join(c.DataDir, "lock")); err != nil {
+	if l.lock, err = c.fs.Lock(filepath.Join(c.DataDir, "lock")); errors.Is(err, disk.ErrLocked) {
 		return l, fmt.Errorf("open log %s: another process uses it: %w", c.Origin, err)
+	} else if err != nil {
+		return l, fmt.Errorf("open log %s: take its lock: %w", c.Origin, err)
 	}
 	if l.checkpoints, err = readKey(c.CheckpointKey, c.Origin); err != nil {
 		return l, err
