@@ -56,15 +56,12 @@ func startProcess(t *testing.T, bin, dir string) *process {
 	p := &process{cmd: exec.CommandContext(context.Background(), bin, "serve", "-config", filepath.Join(dir, "config.yaml")), log: &bytes.Buffer{}}
 	p.cmd.Stderr = p.log
 	must(t, p.cmd.Start())
-	for range 5000 {
-		if b, err := os.ReadFile(addr); err == nil {
-			p.url = "http://" + strings.TrimSpace(string(b))
-			return p
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	t.Fatalf("the server does not come up:\n%s", p.log)
-	return nil
+	await(t, "the server to come up", func() bool {
+		b, err := os.ReadFile(addr)
+		p.url = "http://" + strings.TrimSpace(string(b))
+		return err == nil
+	})
+	return p
 }
 
 // An acked is an acknowledged entry.
@@ -651,12 +648,10 @@ func TestMetricsHealthAndDescription(t *testing.T) {
 func (r *running) metrics() []byte {
 	r.t.Helper()
 	addr := filepath.Join(r.dir, "admin.addr")
-	for range 500 { // it is bound just after the other
-		if _, err := os.Stat(addr); err == nil {
-			break
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+	await(r.t, "the admin listener, which is bound just after the other", func() bool {
+		_, err := os.Stat(addr)
+		return err == nil
+	})
 	resp, err := http.Get("http://" + strings.TrimSpace(string(read(r.t, addr))) + "/metrics") //nolint:noctx // a test's
 	must(r.t, err)
 	defer func() { _ = resp.Body.Close() }() // read to the end
@@ -671,11 +666,12 @@ func TestAStoppedServerAnswersEveryone(t *testing.T) {
 	crm.append("stream.open", crm.opening())
 	done := make(chan int, 1)
 	events := crm.next("migration.load", `{}`)
+	before := r.size()
 	go func() {
-		a := r.do("POST", "/v1/events", crm.token, ndjson, body(events, crm.tail(events)), "Prefer", "wait=5")
+		a := r.do("POST", "/v1/events", crm.token, ndjson, body(events, crm.tail(events)), "Prefer", "wait=30")
 		done <- a.status
 	}()
-	time.Sleep(50 * time.Millisecond) // it is durable now, and waits for the next publication
+	await(t, "the event to be durable", func() bool { return r.size() > before }) // and to wait for the next publication
 	must(t, r.stop())
 	if status := <-done; status != 201 {
 		t.Errorf("the request that was waiting got %d, want 201", status)

@@ -25,7 +25,7 @@ func TestASignedEventIsProvenUnderAPublishedCheckpoint(t *testing.T) {
 	crm := r.submitter("crm", "m1/customers")
 	events := crm.next("stream.open", crm.opening(), "migration.extract", `{"rows":3}`)
 	var a answer
-	r.do("POST", "/v1/events", crm.token, ndjson, body(events, crm.tail(events)), "Prefer", "wait=10").want(201, "").into(&a)
+	r.do("POST", "/v1/events", crm.token, ndjson, body(events, crm.tail(events)), "Prefer", "wait=30").want(201, "").into(&a)
 	entries := r.checkReceipt(a, events, crm.tail(events))
 	if len(a.Proofs) != 2 {
 		t.Fatalf("%d proofs, want 2", len(a.Proofs))
