@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -332,41 +333,87 @@ func TestSlowBodiesDoNotStopOthers(t *testing.T) {
 	crm.append("migration.load", `{}`)
 }
 
+// neverPublish leaves whoever waits for proofs waiting.
+func neverPublish(config string) string {
+	return strings.NewReplacer("idle_publish: 10m", "idle_publish: 1h", "\npublish: 1s", "\npublish: 1h").Replace(config)
+}
+
+// waitForProofs sends events and waits for their proofs, until stop is called; it gives the answer.
+func (in *inside) waitForProofs(token string, text []byte) (done <-chan struct{}, stop func() httpAnswer) {
+	ctx, cancel := context.WithCancel(in.t.Context())
+	req := httptest.NewRequestWithContext(ctx, "POST", "/v1/events", bytes.NewReader(text))
+	for key, value := range map[string]string{"Authorization": "Bearer " + token, "Content-Type": ndjson, "Prefer": "wait=30"} {
+		req.Header.Set(key, value)
+	}
+	w := httptest.NewRecorder()
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		limitBodies(in.mux, in.limits, in.bodies, in.fail).ServeHTTP(w, req)
+	}()
+	return answered, func() httpAnswer {
+		cancel()
+		<-answered
+		return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}
+	}
+}
+
 func TestWhoWaitsForProofsHoldsNoBody(t *testing.T) {
 	r := newLog(t, func(c string) string {
-		return strings.Replace(strings.Replace(c, "idle_publish: 10m", "idle_publish: 1h", 1), "\npublish: 1s", "\npublish: 1h", 1) +
-			"limits: {body_bytes: 65536, bodies_bytes: 65536}\n"
+		return neverPublish(c) + "limits: {body_bytes: 65536, bodies_bytes: 65536}\n"
 	})
 	crm := r.submitter("crm", "m1/customers")
 	must(t, r.stop())
 	in := r.inside()
-	h := limitBodies(in.mux, in.limits, in.bodies, in.fail)
 	events := crm.next("stream.open", crm.opening())
-	ctx, cancel := context.WithCancel(t.Context())
-	req := httptest.NewRequestWithContext(ctx, "POST", "/v1/events", bytes.NewReader(body(events, crm.tail(events))))
-	for key, value := range map[string]string{"Authorization": "Bearer " + crm.token, "Content-Type": ndjson, "Prefer": "wait=30"} {
-		req.Header.Set(key, value)
-	}
-	w := httptest.NewRecorder()
 	size := in.ledger.journal.Size()
-	done := make(chan struct{})
-	go func() { defer close(done); h.ServeHTTP(w, req) }()
-	for free := false; !free; time.Sleep(time.Millisecond) {
-		if in.ledger.journal.Size() == size {
-			continue // not taken yet
-		}
-		if free = in.bodies.TryAcquire(in.limits.BodiesBytes); free {
+	done, stop := in.waitForProofs(crm.token, body(events, crm.tail(events)))
+	await(t, "the events to be durable", func() bool { return in.ledger.journal.Size() > size })
+	await(t, "the body's budget", func() bool {
+		free := in.bodies.TryAcquire(in.limits.BodiesBytes)
+		if free {
 			in.bodies.Release(in.limits.BodiesBytes)
 		}
-	}
+		return free
+	})
 	select {
 	case <-done:
 		t.Error("it did not wait")
 	default:
 	}
-	cancel()
-	<-done
-	httpAnswer{t, w.Code, w.Header(), w.Body.Bytes()}.want(201, "")
+	stop().want(201, "")
+}
+
+// heap gives the bytes that are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestWhoWaitsForProofsHoldsNoPayload(t *testing.T) {
+	r := newLog(t, neverPublish)
+	crm := r.submitter("crm", "m1/customers")
+	must(t, r.stop())
+	in := r.inside()
+	pairs := []string{"stream.open", crm.opening()}
+	for range 8 {
+		pairs = append(pairs, "x.blob", fmt.Sprintf("%q", strings.Repeat("x", 2<<20)))
+	}
+	events := crm.next(pairs...)
+	text := body(events, crm.tail(events))
+	size, before := in.ledger.journal.Size(), heap()
+	done, stop := in.waitForProofs(crm.token, text)
+	await(t, "the events to be durable", func() bool { return in.ledger.journal.Size() > size })
+	await(t, "their payloads to be garbage", func() bool { return heap() < before+int64(len(text))/4 })
+	select {
+	case <-done:
+		t.Error("it did not wait")
+	default:
+	}
+	runtime.KeepAlive(events)
+	stop().want(201, "")
 }
 
 func TestEvery403OfAPrincipalIsInTheLog(t *testing.T) {

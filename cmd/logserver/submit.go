@@ -22,34 +22,41 @@ import (
 //
 // Limits and authentication came before, in routes.go.
 func (s *site) submit(w http.ResponseWriter, r *http.Request, by principal) error {
-	body, err := readBody(r)
-	if err != nil {
-		return err
-	}
-	req, err := s.request(r, body, by)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	result, err := s.ledger.seq.Submit(r.Context(), req)
-	if err != nil {
-		return err
-	}
-	s.metrics.appended(len(result.Entries), result.Duplicate, time.Since(began))
-	answer, err := s.answer(result, req.ByLog)
+	code, answer, err := s.append(r, by)
 	if err != nil {
 		return err
 	}
 	if wait := preferredWait(r); wait > 0 {
 		releaseBody(r)
-		answer.Proofs = s.waitForProofs(r.Context(), wait, result.First, len(result.Entries))
+		answer.Proofs = s.waitForProofs(r.Context(), wait, answer.Index, answer.Count)
 		w.Header().Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 	}
-	code := http.StatusCreated
+	return writeJSON(w, code, answer)
+}
+
+// append makes a request's events durable. Of them nothing but the answer outlives it: whoever waits for proofs must
+// not hold their payloads, which no budget counts any more.
+func (s *site) append(r *http.Request, by principal) (code int, a answer, err error) {
+	body, err := readBody(r)
+	if err != nil {
+		return 0, a, err
+	}
+	req, err := s.request(r, body, by)
+	if err != nil {
+		return 0, a, err
+	}
+	began := time.Now()
+	result, err := s.ledger.seq.Submit(r.Context(), req)
+	if err != nil {
+		return 0, a, err
+	}
+	s.metrics.appended(len(result.Entries), result.Duplicate, time.Since(began))
+	code = http.StatusCreated
 	if result.Duplicate {
 		code = http.StatusOK
 	}
-	return writeJSON(w, code, answer)
+	a, err = s.answer(result, req.ByLog)
+	return code, a, err
 }
 
 // A line is one event of a request, as sent.
