@@ -254,6 +254,21 @@ func TestAPayloadWhoseErasureIsInTheLogIsNotGivenOut(t *testing.T) {
 	(<-answer).want(410, "gone")
 }
 
+func TestAPanicInAReadStopsNoErasure(t *testing.T) {
+	l := &ledger{} // its journal is missing
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("nothing panics")
+			}
+		}()
+		_, _ = l.openPayload(0)
+	}()
+	if !l.erasing.TryLock() {
+		t.Error("after a panic in a read no payload can be erased any more")
+	}
+}
+
 func TestLateOrReadOnlyIsNotReady(t *testing.T) {
 	for _, c := range []struct {
 		readOnly        error

@@ -220,6 +220,36 @@ func (l *ledger) structural(i uint64) (log.Entry, []byte, error) {
 	return e, p.Bytes, nil
 }
 
+// hasPayload says why an entry's payload is not to be had, without opening it.
+func (l *ledger) hasPayload(i uint64) error {
+	state, err := l.journal.HasPayload(i)
+	switch {
+	case err != nil:
+	case state == journal.PayloadNone:
+		err = journal.ErrNoPayload
+	case state == journal.PayloadErased:
+		err = journal.ErrErased
+	case state == journal.PayloadNoKey:
+		err = journal.ErrNoKey
+	}
+	if err != nil {
+		return fmt.Errorf("payload of entry %d: %w", i, err)
+	}
+	return nil
+}
+
+// openPayload opens a payload for who has a record of it: an erasure whose entry is before that record has ended, or
+// ends first.
+func (l *ledger) openPayload(i uint64) (log.Payload, error) {
+	l.erasing.RLock()
+	defer l.erasing.RUnlock()
+	p, err := l.journal.Payload(i)
+	if err != nil {
+		return p, fmt.Errorf("payload of entry %d: %w", i, err)
+	}
+	return p, nil
+}
+
 // entryBytes reads a durable entry.
 func (l *ledger) entryBytes(i uint64) ([]byte, error) {
 	if i >= l.journal.Size() {

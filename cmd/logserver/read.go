@@ -77,7 +77,7 @@ func (s *site) eventByHash(w http.ResponseWriter, r *http.Request, by principal)
 	return s.writeEntry(w, i)
 }
 
-// payload answers with a payload, once the record of who reads it is durable. Then it is read again: it may have been
+// payload answers with a payload, once the record of who reads it is durable. Only then it is opened: it may have been
 // erased meanwhile.
 func (s *site) payload(w http.ResponseWriter, r *http.Request, by principal) error {
 	i, err := pathNumber(r, "index")
@@ -91,17 +91,15 @@ func (s *site) payload(w http.ResponseWriter, r *http.Request, by principal) err
 	if e.Event.Payload == nil {
 		return fmt.Errorf("%w: entry %d has no payload", errNotFound, i)
 	}
-	if _, err := s.ledger.journal.Payload(i); err != nil {
-		return fmt.Errorf("payload of entry %d: %w", i, err) // nothing is read, nothing is recorded
+	if err := s.ledger.hasPayload(i); err != nil {
+		return err // nothing is read, nothing is recorded
 	}
 	if err := s.ledger.readPayload(r.Context(), by, i); err != nil {
 		return err
 	}
-	s.ledger.erasing.RLock() // an erasure whose entry is before our record has ended, or ends first
-	p, err := s.ledger.journal.Payload(i)
-	s.ledger.erasing.RUnlock()
+	p, err := s.ledger.openPayload(i)
 	if err != nil {
-		return fmt.Errorf("payload of entry %d: %w", i, err)
+		return err
 	}
 	if err := e.Event.Payload.Check(p); err != nil {
 		return fmt.Errorf("payload of entry %d was changed on disk: %s", i, err) // not the reader's mistake: not ErrCommitment
