@@ -251,8 +251,8 @@ func (l *ledger) erase(ctx context.Context, by principal, p log.PayloadErased) (
 	}
 	l.erasing.Lock() // of two at once, the second finds it erased
 	defer l.erasing.Unlock()
-	if _, err := l.journal.Payload(p.Index); err != nil && !errors.Is(err, journal.ErrNoKey) {
-		return 0, fmt.Errorf("payload of entry %d: %w", p.Index, err)
+	if err := l.hasPayload(p.Index); err != nil && !errors.Is(err, journal.ErrNoKey) {
+		return 0, err
 	}
 	result, err := l.recordFor(ctx, by, permPayloadErase, serverEvent{
 		kind: "payload.erased", stream: streamPayloads,

@@ -314,11 +314,11 @@ func (x *export) payloadFiles(ctx context.Context, i uint64, ref log.Ref) error 
 	b, header, err := x.do(ctx, http.MethodGet, fmt.Sprintf("/v1/payloads/%d", i), "", nil)
 	var refused *remoteProblem
 	switch {
+	case errors.As(err, &refused) && (refused.Status == http.StatusForbidden || refused.Type == problemKeyMissing):
+		x.withheld.Add(1) // no entry says that it was erased
+		return nil
 	case errors.As(err, &refused) && refused.Status == http.StatusGone:
 		x.erased.Add(1)
-		return nil
-	case errors.As(err, &refused) && refused.Status == http.StatusForbidden:
-		x.withheld.Add(1)
 		return nil
 	case err != nil:
 		return err

@@ -69,8 +69,11 @@ func problemCode(p problem) int {
 	return exitFailed
 }
 
-// problemVersion is the type of the problem that log.ErrVersion becomes.
-const problemVersion = "urn:piperoll:problem:version"
+// Types of problems that a command tells apart: what log.ErrVersion and journal.ErrNoKey become.
+const (
+	problemVersion    = problemPrefix + "version"
+	problemKeyMissing = problemPrefix + "key-missing"
+)
 
 // fault says what an error met while reading a log's own files is: something
 // wrong with the log, unless the files could not be read or somebody else has

@@ -544,7 +544,7 @@ func TestAPathSaysWhichMethodsItTakes(t *testing.T) {
 
 func TestTheDescriptionHasEveryRouteAndEveryProblem(t *testing.T) {
 	var doc struct {
-		Paths      map[string]map[string]any
+		Paths      map[string]map[string]yaml.Node
 		Components struct {
 			Schemas map[string]struct {
 				Properties map[string]struct{ Enum []string }
@@ -554,9 +554,20 @@ func TestTheDescriptionHasEveryRouteAndEveryProblem(t *testing.T) {
 	must(t, yaml.Unmarshal(api.OpenAPI, &doc))
 	var described, served []string
 	for path, item := range doc.Paths {
-		for method := range item {
-			if method != "parameters" {
-				described = append(described, strings.ToUpper(method)+" "+path)
+		for method, node := range item {
+			if method == "parameters" {
+				continue
+			}
+			described = append(described, strings.ToUpper(method)+" "+path)
+			var operation struct {
+				RequestBody any `yaml:"requestBody"`
+				Responses   map[string]any
+			}
+			must(t, node.Decode(&operation))
+			for _, status := range []string{"413", "415"} {
+				if _, ok := operation.Responses[status]; ok != (operation.RequestBody != nil) {
+					t.Errorf("%s %s: response %s is described: %t, a body: %t", method, path, status, ok, operation.RequestBody != nil)
+				}
 			}
 		}
 	}
@@ -583,7 +594,7 @@ func TestTheDescriptionHasEveryRouteAndEveryProblem(t *testing.T) {
 
 func TestErrorsOfTheMachineryAreWhatTheyAreOverHTTP(t *testing.T) {
 	for err, want := range map[error]string{
-		index.ErrQuery: "malformed", journal.ErrTooLarge: "too-large", journal.ErrStale: "overloaded", journal.ErrErased: "gone",
+		journal.ErrNoKey: "key-missing", log.ErrKeyTaken: "exists", index.ErrQuery: "malformed", journal.ErrTooLarge: "too-large", journal.ErrStale: "overloaded", journal.ErrErased: "gone",
 		errors.New("open /srv/log/x"): "internal", journal.ErrStopped: "read-only",
 	} {
 		p := problemOf(fmt.Errorf("deed: %w", err))

@@ -73,7 +73,7 @@ var kinds = []kind{
 	{errNotYet, "not-found", http.StatusNotFound, 1, "ask again after the next publication"},
 	{errNotFound, "not-found", http.StatusNotFound, 0, "see /openapi.yaml for the paths, and the checkpoint for the size of the log"},
 	{journal.ErrErased, "gone", http.StatusGone, 0, "nobody can bring it back; the entry payload.erased says who erased it, and why"},
-	{journal.ErrNoKey, "gone", http.StatusGone, 0, "the log was restored without its folder journal/keys: its operator may have it in another backup"},
+	{journal.ErrNoKey, "key-missing", http.StatusGone, 0, "the log was restored without its folder journal/keys: its operator may have it in another backup"},
 	{journal.ErrNoPayload, "not-found", http.StatusNotFound, 0, "the entry itself has all that there is"},
 	{log.ErrOwner, "owner", http.StatusForbidden, 0, "append to a stream of your own"},
 	{log.ErrKey, "key", http.StatusForbidden, 0, "sign with a key that is registered for you and not revoked; logserver key add registers one"},
