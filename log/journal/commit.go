@@ -67,22 +67,28 @@ func (j *Journal) Enqueue(records []log.Record) (*Pending, error) {
 	return pending, err
 }
 
-// Place gives prepared payloads and their entries the next indices. On success p is used up; on an error it is the
-// caller's still, to place again or to discard. Errors: ErrBusy, ErrTooLarge, ErrStale, ErrStopped.
+// Place gives prepared payloads and their entries the next indices. Lasting payloads at the front may be left out, for
+// callers who learn late that they do not need them: fewer entries are those of the last payloads. On success p is used
+// up; on an error it is the caller's still, to place again or to discard. Errors: ErrBusy, ErrTooLarge, ErrStale,
+// ErrStopped.
 func (j *Journal) Place(p *Prepared, entries [][]byte) (*Pending, error) {
-	length, err := j.measure(p, entries)
+	seals, err := p.lastOf(len(entries))
+	if err != nil {
+		return nil, err
+	}
+	length, err := j.measure(seals, entries)
 	if err != nil {
 		return nil, err
 	}
 	b := make([]byte, 0, length)
 	for i, e := range entries {
-		b = appendRecord(b, e, p.seals[i])
+		b = appendRecord(b, e, seals[i])
 	}
 	pending := &Pending{count: len(entries), done: make(chan struct{}), encoded: b}
 	if err := j.enqueue(pending, p); err != nil {
 		return nil, err
 	}
-	for _, s := range p.seals {
+	for _, s := range seals {
 		if s != nil {
 			clear(s.secret[:])
 		}
@@ -96,16 +102,13 @@ func (j *Journal) Place(p *Prepared, entries [][]byte) (*Pending, error) {
 }
 
 // measure returns the encoded bytes of a batch, and refuses what can never be placed.
-func (j *Journal) measure(p *Prepared, entries [][]byte) (int64, error) {
-	if len(entries) == 0 || len(p.seals) != len(entries) {
-		return 0, fmt.Errorf("place records: %d entries with %d prepared payloads", len(entries), len(p.seals))
-	}
+func (j *Journal) measure(seals []*sealed, entries [][]byte) (int64, error) {
 	var length int64
 	for i, e := range entries {
 		if len(e) == 0 || len(e) > log.EntryMaxBytes {
 			return 0, fmt.Errorf("%w: entry of %d bytes, want 1 to %d", ErrTooLarge, len(e), log.EntryMaxBytes)
 		}
-		length += recordBytes(len(e), p.seals[i])
+		length += recordBytes(len(e), seals[i])
 	}
 	return length, j.refuseTooLarge(len(entries), length)
 }

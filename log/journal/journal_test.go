@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -146,5 +147,39 @@ func TestContract(t *testing.T) {
 	}
 	if _, err := Create(c); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Create() over a journal = %v, want fs.ErrExist", err)
+	}
+}
+
+// TestLeaveOut: who learns late that a lasting payload is not needed leaves it out, but nothing that has a key.
+func TestLeaveOut(t *testing.T) {
+	j := newTest(t, testConfig(t))
+	lasting, small := &log.Payload{Bytes: []byte("lasting"), Lasting: true}, &log.Payload{Bytes: []byte("small")}
+	entries := [][]byte{[]byte("first"), []byte("second")}
+	for _, payloads := range [][]*log.Payload{{small, small, nil}, {lasting, small, lasting, nil, nil}, {small}} {
+		p, err := j.Prepare(payloads, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.Place(p, entries); err == nil {
+			t.Errorf("Place() of 2 entries for %d payloads = nil", len(payloads))
+		}
+		j.Discard(p)
+	}
+	p, err := j.Prepare([]*log.Payload{lasting, nil, small, lasting}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pending, err := j.Place(p, entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-pending.Done()
+	for n, want := range []*log.Payload{small, lasting} {
+		if p, err := j.Payload(uint64(n)); err != nil || !reflect.DeepEqual(p, *want) {
+			t.Errorf("Payload(%d) = %+v, %v, want %+v", n, p, err, *want)
+		}
+	}
+	if s := j.Stats(); j.Size() != 2 || s.QueuedRecords != 0 || s.QueuedBytes != 0 {
+		t.Errorf("Stats() = %+v, want 2 records and an empty queue", s)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"maps"
+	"slices"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
@@ -110,6 +111,15 @@ func (j *Journal) drawFor(p *Prepared, payloads []*log.Payload, n int) error {
 func lasting(p *log.Payload) *sealed {
 	b := append(append(make([]byte, 0, saltBytes+len(p.Bytes)), p.Salt[:]...), p.Bytes...)
 	return &sealed{kind: kindOpen, length: uint32(len(b)), crc: crc32.Checksum(b, castagnoli()), inline: b}
+}
+
+// lastOf returns the last n payloads. Those before them must need no key: nobody would give it back.
+func (p *Prepared) lastOf(n int) ([]*sealed, error) {
+	front := len(p.seals) - n
+	if n == 0 || front < 0 || slices.ContainsFunc(p.seals[:front], func(s *sealed) bool { return s != nil && s.kind != kindOpen }) {
+		return nil, fmt.Errorf("place records: %d entries with %d prepared payloads", n, len(p.seals))
+	}
+	return p.seals[front:], nil
 }
 
 // Discard gives up prepared payloads that will not be placed, and gives back their room and their keys.

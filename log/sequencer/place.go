@@ -73,12 +73,11 @@ type plan struct {
 	migration log.Migration
 	result    Result
 	control   uint64 // last control entry within the request so far
-	opens     bool   // the first event is the request's Opening
 }
 
 // place gives a request its place: every check first, then the journal, then
 // the states. A request that fails has changed nothing. prepared becomes nil
-// when it is used up.
+// when it is used up or given up.
 func (s *state) place(req Request, prepared *Prepared) (*placed, error) {
 	received, err := s.clock()
 	if err != nil {
@@ -100,12 +99,11 @@ func (s *state) place(req Request, prepared *Prepared) (*placed, error) {
 	if st.Owner != "" && st.Owner != req.By {
 		return nil, &HeadError{st.Stream, fmt.Errorf("%w: %q", log.ErrOwner, st.Name)}
 	}
-	opens := req.Opening != nil && st.Seq == 0
-	if o := req.Opening; opens {
+	if o := req.Opening; o != nil && st.Seq == 0 {
 		req.Events = append([]log.Event{o.Event}, req.Events...)
 		req.Payloads = append([]*log.Payload{o.Payload}, req.Payloads...)
 	}
-	p := &plan{req: req, received: received, stream: st.Stream, migration: mg.Migration, control: s.lastControl, opens: opens}
+	p := &plan{req: req, received: received, stream: st.Stream, migration: mg.Migration, control: s.lastControl}
 	if !req.ByLog && req.Events[0].Seq <= st.Seq {
 		return nil, &duplicate{head: st.Stream, pending: st.pending}
 	}
@@ -130,10 +128,10 @@ func (s *state) place(req Request, prepared *Prepared) (*placed, error) {
 	return s.commit(p, st, mg, pending)
 }
 
-// enqueue hands a plan to the journal. What was prepared does not serve if the
-// stream has to be opened first, or if it waited for too long.
+// enqueue hands a plan to the journal. What was prepared does not serve if it
+// waited for too long; it gives its room back before the next takes some.
 func (s *state) enqueue(p *plan, prepared *Prepared) (Pending, error) {
-	if *prepared != nil && !p.opens {
+	if *prepared != nil {
 		pending, err := s.c.Journal.Place(*prepared, p.result.Bytes)
 		if err == nil {
 			*prepared = nil
@@ -141,6 +139,8 @@ func (s *state) enqueue(p *plan, prepared *Prepared) (Pending, error) {
 		if !errors.Is(err, ErrStale) {
 			return pending, err
 		}
+		s.c.Journal.Discard(*prepared)
+		*prepared = nil
 	}
 	length := 0
 	for _, b := range p.result.Bytes {

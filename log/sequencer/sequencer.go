@@ -47,8 +47,10 @@ type Journal interface {
 	// entries will have together, about. A full queue wraps ErrBusy.
 	Prepare(payloads []*log.Payload, entryBytes int) (Prepared, error)
 	// Place gives prepared payloads and their entries the next indexes, and
-	// returns before they are durable. All or nothing; with an error p is the
-	// caller's still. A full queue wraps ErrBusy, what is too old ErrStale.
+	// returns before they are durable. Lasting payloads at the front may be left
+	// out: fewer entries are those of the last payloads. All or nothing; with an
+	// error p is the caller's still. A full queue wraps ErrBusy, what is too old
+	// ErrStale.
 	Place(p Prepared, entries [][]byte) (Pending, error)
 	// Discard gives up what was prepared and will not be placed.
 	Discard(p Prepared)
@@ -396,8 +398,15 @@ const entryBytesGuess = 1024
 // prepare makes payloads ready in the caller's goroutine, since a large one
 // takes syncs of its own, and the one goroutine would keep everybody waiting.
 // A retry stores nothing, so nothing is prepared for it.
+//
+// Only that one knows whether the stream is to be opened, so the opening is
+// always prepared, which is cheap, and left out if it is not needed.
 func (s *Sequencer) prepare(req Request) (Prepared, error) {
-	if !slices.ContainsFunc(req.Payloads, func(p *log.Payload) bool { return p != nil }) {
+	payloads := req.Payloads
+	if req.Opening != nil {
+		payloads = slices.Concat([]*log.Payload{req.Opening.Payload}, payloads)
+	}
+	if !slices.ContainsFunc(payloads, func(p *log.Payload) bool { return p != nil }) {
 		return nil, nil
 	}
 	if first := req.Events[0]; !req.ByLog {
@@ -409,5 +418,5 @@ func (s *Sequencer) prepare(req Request) (Prepared, error) {
 			return nil, nil
 		}
 	}
-	return s.c.Journal.Prepare(req.Payloads, len(req.Events)*entryBytesGuess)
+	return s.c.Journal.Prepare(payloads, len(payloads)*entryBytesGuess)
 }

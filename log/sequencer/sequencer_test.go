@@ -266,6 +266,24 @@ func (s *service) sign(r *Request) {
 	r.Sig = &sig
 }
 
+// draft makes a request of notes for a stream that the log keeps for curl.
+func draft(stream string, payloads ...[]byte) Request {
+	r := Request{By: "curl", Auth: "token:3", ByLog: true}
+	e := log.Event{Actor: "curl", Kind: "audit.note", Migration: "m1", Stream: stream, Time: uint64(time.Now().UnixMilli())}
+	for _, b := range payloads {
+		note, p := e, (*log.Payload)(nil)
+		if b != nil {
+			note.Payload, p = jsonPayload(b)
+		}
+		r.Events, r.Payloads = append(r.Events, note), append(r.Payloads, p)
+	}
+	open, p := e, (*log.Payload)(nil)
+	open.Kind = "stream.open"
+	open.Payload, p = jsonPayload(log.StreamOpen{Mode: log.ModeLogKept, Owner: "curl"}.Marshal())
+	r.Opening = &Opening{open, p}
+	return r
+}
+
 func (s *service) opening() []byte {
 	return log.StreamOpen{Keys: []log.PublicKey{s.public()}, Mode: log.ModeSigned, Owner: s.name}.Marshal()
 }
@@ -555,18 +573,35 @@ func TestWhatIsPreparedIsPlacedOrGivenUp(t *testing.T) {
 			t.Errorf("Submit = %v, want that it was cancelled", err)
 		}
 	})
-	ref, p := jsonPayload(log.StreamOpen{Mode: log.ModeLogKept, Owner: "curl"}.Marshal())
-	note, notePayload := jsonPayload([]byte("{}"))
-	e := log.Event{Actor: "curl", Kind: "audit.note", Migration: "m1", Stream: "m1/curl", Time: uint64(time.Now().UnixMilli()), Payload: note}
-	open := e
-	open.Kind, open.Payload = "stream.open", ref
-	for i, prepares := range []int{2, 1} {
-		settled(fmt.Sprintf("event %d of a log-kept stream", i), prepares, func() {
-			req := Request{By: "curl", Auth: "token:3", ByLog: true, Events: []log.Event{e}, Payloads: []*log.Payload{notePayload}, Opening: &Opening{open, p}}
-			if _, err := w.seq.Submit(t.Context(), req); err != nil {
+	for i := range 2 {
+		settled(fmt.Sprintf("event %d of a log-kept stream", i), 1, func() {
+			if _, err := w.seq.Submit(t.Context(), draft("m1/curl", []byte("{}"))); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+	w.check()
+}
+
+// The first request to a stream may be as large as any: its opening and its
+// events wait in one room, and so do events that are prepared once more.
+func TestTheFirstRequestToAStreamMayFillMostOfTheQueue(t *testing.T) {
+	w := newWorld(t, nil) // 512 KiB may wait in its journal
+	payloads := slices.Repeat([][]byte{make([]byte, 40<<10)}, 9)
+	for stream, stale := range map[string]error{"m1/first": nil, "m1/stale": ErrStale} {
+		w.journal.mu.Lock()
+		w.journal.err = stale
+		w.journal.mu.Unlock()
+		r, err := w.seq.Submit(t.Context(), draft(stream, payloads...))
+		if err != nil {
+			t.Fatalf("Submit to %s: %v", stream, err)
+		}
+		for i := range uint64(10) {
+			p, err := w.journal.Payload(r.First + i)
+			if want := i == 0; err != nil || p.Lasting != want || !want && len(p.Bytes) != 40<<10 {
+				t.Errorf("payload %d of %s has %d bytes, lasting %v, %v", i, stream, len(p.Bytes), p.Lasting, err)
+			}
+		}
 	}
 	w.check()
 }
@@ -639,15 +674,8 @@ func TestOfTwoConcurrentEventsForOneSeqOneWins(t *testing.T) {
 
 func TestLogKeptStreamsAreOpenedByTheLog(t *testing.T) {
 	w := newWorld(t, nil)
-	draft := func() Request {
-		ref, p := jsonPayload(log.StreamOpen{Mode: log.ModeLogKept, Owner: "curl"}.Marshal())
-		e := log.Event{Actor: "curl", Kind: "audit.note", Migration: "m1", Stream: "m1/curl", Time: uint64(time.Now().UnixMilli())}
-		open := e
-		open.Kind, open.Payload = "stream.open", ref
-		return Request{By: "curl", Auth: "token:3", ByLog: true, Events: []log.Event{e}, Payloads: []*log.Payload{nil}, Opening: &Opening{open, p}}
-	}
 	for i := range 3 {
-		r, err := w.seq.Submit(t.Context(), draft())
+		r, err := w.seq.Submit(t.Context(), draft("m1/curl", nil))
 		if err != nil {
 			t.Fatal(err)
 		}
