@@ -395,10 +395,11 @@ func (s *Sequencer) order(j *job) (err error) {
 // places it.
 const entryBytesGuess = 1024
 
+// lookUpBytes of payloads are more work to seal than their stream is to look up.
+const lookUpBytes = 16 << 10
+
 // prepare makes payloads ready in the caller's goroutine, since a large one
 // takes syncs of its own, and the one goroutine would keep everybody waiting.
-// A retry stores nothing, so nothing is prepared for it.
-//
 // Only that one knows whether the stream is to be opened, so the opening is
 // always prepared, which is cheap, and left out if it is not needed.
 func (s *Sequencer) prepare(req Request) (Prepared, error) {
@@ -409,14 +410,29 @@ func (s *Sequencer) prepare(req Request) (Prepared, error) {
 	if !slices.ContainsFunc(payloads, func(p *log.Payload) bool { return p != nil }) {
 		return nil, nil
 	}
-	if first := req.Events[0]; !req.ByLog {
-		_, there, err := s.c.Index.ByPlace(first.Stream, first.Seq)
-		if err != nil {
-			return nil, fmt.Errorf("look up seq %d of %q: %w", first.Seq, first.Stream, err)
-		}
-		if there {
-			return nil, nil
-		}
+	if stores, err := s.stores(req); err != nil || !stores {
+		return nil, err
 	}
 	return s.c.Journal.Prepare(payloads, len(payloads)*entryBytesGuess)
+}
+
+// stores is false if the index knows already that nothing of a request will be
+// stored: it is a retry or a fork, or the stream is another's or closed. Should
+// that be wrong, place prepares what it needs.
+func (s *Sequencer) stores(req Request) (bool, error) {
+	length := 0
+	for _, p := range req.Payloads {
+		length += len(payloadBytes(p))
+	}
+	if req.ByLog && length < lookUpBytes {
+		return true, nil // it is no retry, and costs little
+	}
+	first := req.Events[0]
+	st, _, err := s.c.Index.Stream(first.Stream)
+	if err != nil {
+		return false, fmt.Errorf("read head of stream %q: %w", first.Stream, err)
+	}
+	taken := !req.ByLog && first.Seq <= st.Seq
+	anothers := st.Owner != "" && st.Owner != req.By
+	return !taken && !anothers && !st.Closed, nil
 }

@@ -580,6 +580,14 @@ func TestWhatIsPreparedIsPlacedOrGivenUp(t *testing.T) {
 			}
 		})
 	}
+	crm.must(crm.request("stream.close", nil))
+	if err := w.index.Wait(t.Context(), w.journal.Size()); err != nil {
+		t.Fatal(err)
+	}
+	settled("a request in a closed stream", 0, func() { w.refused(crm.request("x.n", []byte("a")), log.ErrClosed) })
+	anothers := draft("m1/curl", make([]byte, lookUpBytes))
+	anothers.By = "eve"
+	settled("a request in another's stream", 0, func() { w.refused(anothers, log.ErrOwner) })
 	w.check()
 }
 
