@@ -922,6 +922,8 @@ func TestARetryOfAFailedCommitIsNotAcknowledged(t *testing.T) {
 	w.journal.hold, w.journal.fail = hold, errors.New("input/output error")
 	w.journal.mu.Unlock()
 	r := crm.request("stream.open", crm.opening())
+	served := make(chan struct{}, 2)
+	r.AsOf, r.Authorize = w.seq.LastControl()+1, func() error { served <- struct{}{}; return nil }
 	errs := make(chan error, 2)
 	for range 2 {
 		go func() {
@@ -929,7 +931,8 @@ func TestARetryOfAFailedCommitIsNotAcknowledged(t *testing.T) {
 			errs <- err
 		}()
 	}
-	time.Sleep(20 * time.Millisecond)
+	<-served
+	<-served // the first has its place, and the other finds it taken
 	close(hold)
 	for range 2 {
 		if err := <-errs; !errors.Is(err, ErrReadOnly) {
