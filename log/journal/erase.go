@@ -214,7 +214,6 @@ func (j *Journal) removeUnused(file uint64, used map[uint32]bool) error {
 	for slot := range used {
 		keep[filepath.Base(j.names.payload(keyPos{uint32(file), slot}))] = true
 	}
-	removed := false
 	for _, name := range files {
 		if keep[name] {
 			continue
@@ -222,10 +221,7 @@ func (j *Journal) removeUnused(file uint64, used map[uint32]bool) error {
 		if err := j.c.FS.Remove(filepath.Join(dir, name)); err != nil {
 			return err
 		}
-		removed = true
 	}
-	if !removed {
-		return nil
-	}
+	// Also if nothing was left: what Discard removed is not synced yet, and until then the folder is kept open.
 	return j.syncDir(dir)
 }

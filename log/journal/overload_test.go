@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -143,10 +144,10 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// TestDiscardOnBadDisk: a slot that cannot get another key stays out of use. If nobody knows which key it has, the
-// journal stops.
+// TestDiscardOnBadDisk: a slot that cannot get another key, or whose file stays, is not used again. If nobody knows
+// which key it has, the journal stops.
 func TestDiscardOnBadDisk(t *testing.T) {
-	for n, stops := range []bool{false, false, true} { // open, write, sync
+	for n, stops := range []bool{false, false, true, false} { // open, write, sync, remove
 		e, f := &explorer{}, crashfs.New(14)
 		j, err := Create(e.config(f))
 		if err != nil {
@@ -165,8 +166,60 @@ func TestDiscardOnBadDisk(t *testing.T) {
 		if stops {
 			continue
 		}
-		if p, err = j.Prepare([]*log.Payload{{Bytes: []byte("next")}}, 10); err != nil || p.seals[0].key.slot == slot {
-			t.Errorf("call %d: Prepare() = %v, took slot %d again", n, err, slot)
+		if p, err = j.Prepare([]*log.Payload{{Bytes: make([]byte, 1000)}}, 10); err != nil || p.seals[0].key.slot == slot {
+			t.Errorf("call %d: Prepare() = %v after slot %d was given up", n, err, slot)
+		}
+	}
+}
+
+// watchedFS is a file system that tells which folders have changes that are not synced. Until they are, the system's
+// keeps a handle of each.
+type watchedFS struct {
+	disk.FS
+	changed map[string]bool
+}
+
+func (w watchedFS) Create(name string) (disk.File, error) {
+	w.changed[filepath.Dir(name)] = true
+	return w.FS.Create(name)
+}
+
+func (w watchedFS) Remove(name string) error {
+	w.changed[filepath.Dir(name)] = true
+	return w.FS.Remove(name)
+}
+
+func (w watchedFS) SyncDir(name string) error {
+	delete(w.changed, name)
+	return w.FS.SyncDir(name)
+}
+
+// TestDiscardKeepsNothingOpen: of a large payload that was given up nothing stays once its segment is looked after.
+func TestDiscardKeepsNothingOpen(t *testing.T) {
+	f := watchedFS{crashfs.New(17), map[string]bool{}}
+	c := (&explorer{}).config(crashfs.New(17))
+	c.FS, c.SegmentBytes, c.SegmentSlots = f, 16<<10, 64
+	j, err := Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range uint64(3) {
+		p, err := j.Prepare([]*log.Payload{{Bytes: make([]byte, c.LargeBytes)}}, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Dir(j.names.payload(p.seals[0].key))
+		j.Discard(p)
+		if !f.changed[dir] {
+			t.Fatalf("%s has no changes in it", dir)
+		}
+		for segment := j.Stats().Segment; j.Stats().Segment < segment+3; {
+			if _, err := j.Append(t.Context(), []log.Record{plainStory(j.Size())}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f.changed[dir] {
+			t.Errorf("round %d: %s is kept open", n, dir)
 		}
 	}
 }

@@ -144,8 +144,8 @@ func (j *Journal) Discard(p *Prepared) {
 }
 
 // rekey gives the slot of a large payload that is discarded another key, so that its file, of which nobody knows how
-// much is on disk, and which a crash may bring back, never opens again. A slot that it cannot give another key stays
-// drawn, until settle destroys it.
+// much is on disk, and which a crash may bring back, never opens again. A slot that it cannot give another key, or
+// whose file it cannot remove, stays drawn, until settle destroys it.
 func (j *Journal) rekey(s *sealed) bool {
 	rand.Read(s.secret[:])
 	j.eraseMu.Lock()
@@ -154,9 +154,9 @@ func (j *Journal) rekey(s *sealed) bool {
 	if errors.Is(err, errSync) {
 		j.fail(fmt.Errorf("discard key: %w", err))
 	}
-	// If it stays, the settling of its key file removes it.
-	_ = j.c.FS.Remove(j.names.payload(s.key))
-	return err == nil
+	// If it stays, the settling of its key file removes it; until then nobody can make a file of that name.
+	stays := j.removeIfThere(j.names.payload(s.key))
+	return err == nil && stays == nil
 }
 
 // writeKey writes a key and syncs it. The caller holds eraseMu.
