@@ -425,7 +425,7 @@ func TestUnusedKeys(t *testing.T) {
 }
 
 // TestNoKeys: a journal restored without its keys opens, still has the lasting payloads, and says of each other one
-// that its key is missing.
+// that its key is missing, or that it was erased since.
 func TestNoKeys(t *testing.T) {
 	e, f := &explorer{}, crashfs.New(8)
 	j, err := Create(e.config(f))
@@ -433,7 +433,11 @@ func TestNoKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	lasting := log.Payload{Salt: [32]byte{7}, Bytes: bytes.Repeat([]byte("l"), 2*e.config(f).LargeBytes), Lasting: true}
-	records := []log.Record{{Entry: []byte("e"), Payload: &log.Payload{Bytes: []byte("p")}}, {Entry: []byte("f"), Payload: &lasting}}
+	records := []log.Record{
+		{Entry: []byte("e"), Payload: &log.Payload{Bytes: []byte("p")}},
+		{Entry: []byte("f"), Payload: &lasting},
+		{Entry: []byte("g"), Payload: &log.Payload{Bytes: make([]byte, j.c.LargeBytes)}},
+	}
 	if _, err := j.Append(t.Context(), records); err != nil {
 		t.Fatal(err)
 	}
@@ -443,21 +447,34 @@ func TestNoKeys(t *testing.T) {
 	if j, err = Open(e.config(f)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.Payload(0); !errors.Is(err, ErrNoKey) {
-		t.Errorf("Payload() = %v, want ErrNoKey", err)
+	is := func(index uint64, want error, wantState PayloadState) {
+		t.Helper()
+		if _, err := j.Payload(index); !errors.Is(err, want) {
+			t.Errorf("Payload(%d) = %v, want %v", index, err, want)
+		}
+		if state, err := j.HasPayload(index); state != wantState || err != nil {
+			t.Errorf("HasPayload(%d) = %d, %v, want %d", index, state, err, wantState)
+		}
 	}
-	if state, err := j.HasPayload(0); state != PayloadNoKey || err != nil {
-		t.Errorf("HasPayload() = %d, %v, want PayloadNoKey", state, err)
-	}
+	is(0, ErrNoKey, PayloadNoKey)
+	is(2, ErrNoKey, PayloadNoKey)
 	if p, err := j.Payload(1); err != nil || !reflect.DeepEqual(p, lasting) {
 		t.Errorf("Payload() of a lasting one = %+v, %v", p, err)
 	}
 	if state, err := j.HasPayload(1); state != PayloadOpen || err != nil {
 		t.Errorf("HasPayload() of a lasting one = %d, %v, want PayloadOpen", state, err)
 	}
-	if err := errors.Join(j.Erase(0), j.Check(t.Context(), nil, nil)); err != nil {
-		t.Errorf("Erase() and Check() = %v", err)
+	for range 2 {
+		if err := errors.Join(j.Erase(0), j.Check(t.Context(), nil, nil)); err != nil {
+			t.Errorf("Erase() and Check() = %v", err)
+		}
+		is(0, ErrErased, PayloadErased)
+		is(2, ErrNoKey, PayloadNoKey)
 	}
+	if err := j.Erase(2); err != nil {
+		t.Errorf("Erase() = %v", err)
+	}
+	is(2, ErrErased, PayloadErased)
 	if err := j.Erase(1); !errors.Is(err, ErrLasting) {
 		t.Errorf("Erase() of a lasting payload = %v, want ErrLasting", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
@@ -17,8 +18,8 @@ type PayloadState int
 const (
 	PayloadNone   PayloadState = iota // the record was written without one
 	PayloadSealed                     // it is there, as far as can be told without opening it
-	PayloadErased                     // its key slot is zero
-	PayloadNoKey                      // its key file is missing: restored without keys
+	PayloadErased                     // its key slot is zero; or its key is missing, and its bytes are zero or gone
+	PayloadNoKey                      // its key is missing: restored without keys
 	PayloadOpen                       // it is there, lasting and not sealed
 )
 
@@ -168,11 +169,28 @@ func (k *keyReader) state(r record) ([keyBytes]byte, PayloadState, error) {
 	key, err := k.key(r.key)
 	switch {
 	case errors.Is(err, ErrNoKey):
-		return key, PayloadNoKey, nil
+		// An erasure since the restore had no key to destroy, and shows in the bytes alone.
+		gone, err := k.j.bytesGone(r)
+		if gone {
+			return key, PayloadErased, nil
+		}
+		return key, PayloadNoKey, err
 	case err == nil && key == [keyBytes]byte{}:
 		return key, PayloadErased, nil
 	}
 	return key, PayloadSealed, err
+}
+
+// bytesGone tells whether an erasure has been at the sealed bytes of a record.
+func (j *Journal) bytesGone(r record) (bool, error) {
+	if r.kind == kindFile {
+		_, err := j.c.FS.Size(j.names.payload(r.key))
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		return false, err
+	}
+	return !slices.ContainsFunc(r.sealed, func(c byte) bool { return c != 0 }), nil
 }
 
 // open unseals the payload of a record if its key is there. ErrCorrupt if it does not open.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 
 	"github.com/pipe-roll/piperoll/log/disk"
 )
@@ -379,7 +378,7 @@ func (k *keyReader) intact(r record) (bool, error) {
 	key, err := k.key(r.key)
 	if errors.Is(err, ErrNoKey) {
 		// Restored without keys; an erasure since then has zeroed the bytes all the same.
-		return !slices.ContainsFunc(r.sealed, func(c byte) bool { return c != 0 }), nil
+		return k.j.bytesGone(r)
 	}
 	return key == [keyBytes]byte{}, err
 }
