@@ -6,7 +6,8 @@
 // reads and writes, sync of a file, sync of a directory, atomic rename, an exclusive lock.
 //
 // It trusts the kernel to keep what a successful sync reported, and nothing else. After a sync that failed, what is on
-// the medium is unknown and cannot be asked for again (the pages count as clean), so no caller may retry one.
+// the medium is unknown and cannot be asked for again (the pages count as clean), so no caller may just retry one. Who
+// goes on writes every byte again before the next sync, best to a new file; a directory is not synced again at all.
 package disk
 
 import (

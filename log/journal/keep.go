@@ -42,12 +42,14 @@ func (j *Journal) keeper(drained <-chan struct{}) {
 	}
 }
 
-// retry fires when what failed may be tried again, or never.
+// retry fires when what failed may be tried again, or never. A preparation that failed may no longer be due: batches
+// that share a group take less room than was set aside for them.
 func (j *Journal) retry() <-chan time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	_, due := j.nextPreparation()
 	switch {
-	case j.prepareErr != nil && (len(j.chores) == 0 || j.prepareAfter.Before(j.choresAfter)):
+	case due && j.prepareErr != nil && (len(j.chores) == 0 || j.prepareAfter.Before(j.choresAfter)):
 		return time.After(time.Until(j.prepareAfter))
 	case len(j.chores) > 0:
 		return time.After(time.Until(j.choresAfter))
@@ -135,7 +137,8 @@ func (j *Journal) nextPreparation() (number uint64, due bool) {
 var errAborted = errors.New("preparation was aborted")
 
 // prepare makes a segment file, zero-filled, and its key file, both durable under their names. After an error it can be
-// called again: it begins with new files, so no failed sync is asked twice.
+// called again: the segment is a new file each time, and of the key file every byte is written again before it is
+// synced again, so nothing is taken for durable on the word of a sync that has forgotten it.
 //
 // The order of durable steps: temporary file zeroed and synced -> keys written and synced -> renamed -> folder synced.
 func (j *Journal) prepare(number uint64) error {
@@ -316,7 +319,8 @@ func (j *Journal) lookAfter(c chore) error {
 	return err
 }
 
-// trim cuts a sealed segment to the length that the header behind it tells. Nothing hangs on it but space.
+// trim cuts a sealed segment to the length that the header behind it tells. Nothing hangs on it but space, so it may
+// be tried again after a failed sync, though that may have forgotten the cut.
 func (j *Journal) trim(s segment) error {
 	f, err := j.c.FS.Open(j.names.segment(s.number))
 	if err != nil {

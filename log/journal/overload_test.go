@@ -356,6 +356,24 @@ func fillDisk(t *testing.T, errno syscall.Errno, inline bool) {
 	}
 }
 
+// TestKeeperRests: a preparation failed, and then the batches that asked for it shared a group and left room.
+func TestKeeperRests(t *testing.T) {
+	j, err := Create((&explorer{}).config(crashfs.New(18)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.prepareErr, j.prepareAfter = syscall.ENOSPC, time.Now().Add(-time.Second)
+	if again := j.retry(); again != nil {
+		t.Error("the keeper tries again what nobody needs")
+	}
+	j.preparedTo-- // now it is due
+	select {
+	case <-j.retry():
+	case <-t.Context().Done():
+		t.Error("the keeper does not try again what is due")
+	}
+}
+
 // settle lets the keeper do what it can do, and try again what failed.
 func settle(inline bool) {
 	if !inline {
