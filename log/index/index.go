@@ -80,20 +80,20 @@ type Index struct {
 	db     *pebble.DB
 	lock   *pebble.Lock
 
-	cursor   atomic.Uint64 // entries followed
-	opened   atomic.Bool   // storage that fails from now on stops the index
-	full     atomic.Bool   // the disk is full: work in the background waits for room
-	stalled  atomic.Bool   // the newest flush failed
-	flushErr error         // of the newest flush; owned by Pebble's listener calls, which its lock orders
-	shut     sync.Once     // of db
-	shutErr  error
+	cursor  atomic.Uint64 // entries followed
+	opened  atomic.Bool   // storage that fails from now on stops the index
+	full    atomic.Bool   // the disk is full: work in the background waits for room
+	stalled atomic.Bool   // the newest flush failed
+	shut    sync.Once     // of db
+	shutErr error
 
-	mu      sync.Mutex
-	moved   chan struct{}  // closed and replaced when cursor moves or stopped is set
-	stopped error          // why nothing more is answered
-	closing chan struct{}  // closed by the first Close
-	failing chan struct{}  // told of failed flushes while closing
-	uses    sync.WaitGroup // of db; none begins when stopped is set
+	mu       sync.Mutex
+	moved    chan struct{}  // closed and replaced when cursor moves or stopped is set
+	stopped  error          // why nothing more is answered
+	flushErr error          // of the newest flush
+	closing  chan struct{}  // closed by the first Close
+	failing  chan struct{}  // told of failed flushes while closing
+	uses     sync.WaitGroup // of db; none begins when stopped is set
 
 	writer sync.Mutex // one Apply at a time
 	fold   fold       // guarded by writer

@@ -174,7 +174,7 @@ func (x *Index) options(c Config) *pebble.Options {
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.backgroundFailed,
 			FlushEnd:        x.flushed,
-			DataCorruption:  func(i pebble.DataCorruptionInfo) { x.backgroundFailed(i.Details) },
+			DataCorruption:  x.damaged,
 		},
 	}
 	// A retry is looked up by hash and mostly not there: the filters answer
@@ -238,9 +238,11 @@ func (x *Index) backgroundFailed(err error) {
 	if pebble.IsCorruptionError(err) {
 		x.condemn(fmt.Errorf("%w: %w", ErrBroken, err))
 	}
+	x.mu.Lock()
 	if x.flushErr != nil && errors.Is(err, x.flushErr) {
 		x.stalled.Store(true)
 	}
+	x.mu.Unlock()
 	select {
 	case <-time.After(retryPause):
 	case <-x.closing:
@@ -254,10 +256,19 @@ func (x *Index) backgroundFailed(err error) {
 // flushed hears of flushes: of a failed one before backgroundFailed does. An
 // empty flush counts as failed here, but is not an error there.
 func (x *Index) flushed(i pebble.FlushInfo) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.flushErr = i.Err
 	if i.Err == nil {
 		x.stalled.Store(false)
 	}
+}
+
+// damaged hears of damage as soon as somebody meets it. That may be a reader,
+// so it does not wait as backgroundFailed does.
+func (x *Index) damaged(i pebble.DataCorruptionInfo) {
+	x.logger.Error("index is damaged", "path", i.Path, "err", i.Details)
+	x.condemn(fmt.Errorf("%w: %w", ErrBroken, i.Details))
 }
 
 // condemn stops the index and leaves word for the next Open.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -496,6 +497,33 @@ func TestBackgroundDamage(t *testing.T) {
 	if x = open(t, dir); x.Cursor() != 0 {
 		t.Errorf("Cursor() = %d, want 0", x.Cursor())
 	}
+}
+
+// Damage may be met by a reader, while flushes end and other work fails. It
+// stops the index, and nobody takes it for a flush that failed.
+func TestDamageMetByReaders(t *testing.T) {
+	dir := t.TempDir()
+	x := open(t, dir)
+	listener := x.options(Config{}).EventListener
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() { listener.FlushEnd(pebble.FlushInfo{Err: syscall.EIO}) })
+		all.Go(func() { listener.BackgroundError(syscall.ENOSPC) })
+		all.Go(func() { listener.DataCorruption(pebble.DataCorruptionInfo{Details: pebble.ErrCorruption}) })
+	}
+	all.Wait()
+	if err := x.Wait(t.Context(), 0); !errors.Is(err, ErrBroken) {
+		t.Errorf("Wait = %v, want ErrBroken", err)
+	}
+	closeIndex(t, x)
+	listener.DataCorruption(pebble.DataCorruptionInfo{Details: pebble.ErrCorruption})
+	if len(x.failing) != 0 {
+		t.Error("damage counts as a failed flush")
+	}
+	if x = open(t, dir); x.Cursor() != 0 {
+		t.Errorf("Cursor() = %d, want 0", x.Cursor())
+	}
+	closeIndex(t, x)
 }
 
 // The index holds no payload that can be erased, and no salt.
