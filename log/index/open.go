@@ -273,6 +273,9 @@ func (x *Index) damaged(i pebble.DataCorruptionInfo) {
 
 // condemn stops the index and leaves word for the next Open.
 func (x *Index) condemn(err error) {
+	if !x.opened.Load() {
+		return // Open replaces what it finds damaged; work in the background meets it again
+	}
 	if reason := x.stop(err); !errors.Is(reason, ErrBroken) {
 		return // closed in the meantime
 	}

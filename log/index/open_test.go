@@ -541,3 +541,47 @@ func TestIndexHoldsNoErasablePayload(t *testing.T) {
 		}
 	}
 }
+
+// Damage that Open meets itself is gone when it returns: the index is empty,
+// and serves.
+func TestDamageMetByOpen(t *testing.T) {
+	o := randomOrder(12, 300)
+	fs := vfs.NewMem()
+	x := openOn(t, fs, "index")
+	if err := x.CatchUp(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	closeIndex(t, x)
+	names, err := fs.List("index")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			damageValues(t, fs, "index/"+name)
+		}
+	}
+	x = openOn(t, fs, "index")
+	if x.Cursor() != 0 {
+		t.Errorf("Cursor() = %d, want 0", x.Cursor())
+	}
+	followSome(t, x, o, 300, 100)
+	checkAgainst(t, x, o)
+	closeIndex(t, x)
+}
+
+// damageValues damages all that a table holds, and leaves what says where it is.
+func damageValues(t *testing.T, fs vfs.FS, name string) {
+	t.Helper()
+	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, info.Size()*8/10), 0)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
