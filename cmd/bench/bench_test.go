@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"os"
@@ -169,8 +170,26 @@ func TestNoDiskIsRefused(t *testing.T) {
 		return
 	}
 	err := run(t.Context(), t.Output(), []string{"-dir", "/dev/shm"})
-	if err == nil || !strings.Contains(err.Error(), "a sync costs nothing") {
+	if err == nil || !strings.Contains(err.Error(), "a sync costs nothing") || exitCode(err) != 2 {
 		t.Errorf("bench on a tmpfs = %v, want a refusal that says why", err)
+	}
+}
+
+// Scripts can tell a missed goal from a bench that did not run.
+func TestExitCodes(t *testing.T) {
+	for want, args := range map[int][]string{
+		2: {"-rounds", "0"},
+		6: {"-dir", filepath.Join(t.TempDir(), "none")},
+	} {
+		if err := run(t.Context(), t.Output(), args); exitCode(err) != want {
+			t.Errorf("bench %q = %v, exit %d, want %d", args, err, exitCode(err), want)
+		}
+	}
+	if err := run(t.Context(), t.Output(), []string{"-flag"}); exitCode(err) != 2 {
+		t.Errorf("an unknown flag = %v, exit %d, want 2", err, exitCode(err))
+	}
+	if got := exitCode(fmt.Errorf("%w: engine", errMissed)); got != 1 {
+		t.Errorf("a missed goal exits %d, want 1", got)
 	}
 }
 

@@ -13,7 +13,8 @@
 // that a slow answer does not hide the ones queued behind it. The generator
 // runs on the same machine and its work is included.
 //
-// Exit status: 0 measured, 1 not measured, or a goal was missed with -strict.
+// Exit status: 0 measured, 1 a goal was missed with -strict, 2 usage, 6 not
+// measured: input, output, or what it starts failed.
 package main
 
 import (
@@ -37,8 +38,23 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+var (
+	errUsage  = errors.New("usage")
+	errMissed = errors.New("goals missed")
+)
+
+func exitCode(err error) int {
+	switch {
+	case errors.Is(err, errMissed):
+		return 1
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	return 6
 }
 
 // env is what a bench runs in.
@@ -57,15 +73,15 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	parent := flags.String("dir", os.TempDir(), "`folder` on the disk to measure")
 	strict := flags.Bool("strict", false, "fail when a goal is missed")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	match, err := regexp.Compile(*only)
 	if err != nil || *rounds < 1 || *seconds < 1 || flags.NArg() > 0 {
-		return fmt.Errorf("want -run with a regexp, and at least one round of one second: %q: %w", args, errors.Join(err, flag.ErrHelp))
+		return fmt.Errorf("%w: want -run with a regexp, and at least one round of one second: %q: %w", errUsage, args, errors.Join(err, flag.ErrHelp))
 	}
 	disk := fileSystem(*parent)
 	if disk == "tmpfs" || disk == "ramfs" {
-		return fmt.Errorf("%s is on %s, where a sync costs nothing and proves nothing: give -dir a folder on the disk to measure", *parent, disk)
+		return fmt.Errorf("%w: %s is on %s, where a sync costs nothing and proves nothing: give -dir a folder on the disk to measure", errUsage, *parent, disk)
 	}
 	dir, err := os.MkdirTemp(*parent, "piperoll-bench")
 	if err != nil {
@@ -105,7 +121,7 @@ func measure(ctx context.Context, out io.Writer, e env, all []set, match *regexp
 	u := readUsage().since(before)
 	show(out, "\nForeign work took %.2f cores, the hypervisor %.1f %% of the time; load average after: %s\n", u.foreign(), u.stolen(), loadAverage())
 	if strict && len(below) > 0 {
-		return fmt.Errorf("goals missed: %s", strings.Join(below, "; "))
+		return fmt.Errorf("%w: %s", errMissed, strings.Join(below, "; "))
 	}
 	return nil
 }
