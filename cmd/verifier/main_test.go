@@ -46,7 +46,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"proof", "-policy", s.policy, "-entry", nowhere, bad}, exitIO, "no such file"},
 		{[]string{"proof", "-policy", s.policy, "-entry", bad, nowhere}, exitIO, "no such file"},
 		{[]string{"proof", bad, bad}, exitUsage, "want 1"},
-		{[]string{"receipt", "-policy", s.policy, bad, bad}, exitUsage, "no -entry"},
+		{[]string{"receipt", "-policy", s.policy, bad, bad}, exitUsage, "want -entry or -leaves"},
 		{[]string{"receipt", "-entry", bad, bad, bad}, exitUsage, "no -policy"},
 		{[]string{"receipt", bad}, exitUsage, "want 2"},
 		{[]string{"receipt", "-policy", s.policy, "-entry", bad, nowhere, bad}, exitIO, "no such file"},

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/witness"
 )
@@ -16,8 +18,10 @@ import (
 const receiptHelp = `A receipt promises that entries are in the log from an index on, and will be
 under a checkpoint by a time. Together with what the log shows later it can
 convict the log. -entry names the entries of the receipt, in order: files, or a
-directory of files named INDEX.json. The last argument is what the log shows:
-an inclusion proof, a checkpoint, or a directory of events with proofs.
+directory of files named INDEX.json. -leaves names a file of their hashes instead,
+one BASE64 a line: a client keeps these when it does not keep entries. The last
+argument is what the log shows: an inclusion proof, a checkpoint, or a directory
+of events with proofs.
 
   exit 0  every entry is in the tree, as promised, and the quorum cosigned it
   exit 1  CONVICTED: (a) a tree that the log signed has another entry there, or
@@ -36,7 +40,15 @@ Examples:
 
   verifier receipt -policy policy.txt -entry 42.json 42.receipt 42.tlog-proof
   verifier receipt -policy policy.txt -entry sent/ 42.receipt out/
+
+Files that the client library saved as evidence of claim "entry":
+
+  verifier receipt -policy policy.txt -leaves leaves -logged in-the-log.entry \
+      receipt in-the-log.tlog-proof
 `
+
+// leavesMaxBytes bounds a file of leaf hashes: more than 20,000 of them.
+const leavesMaxBytes = 1 << 20
 
 // A claim is a receipt with the entries that it is for, and the tree that the
 // log shows.
@@ -53,14 +65,15 @@ type claim struct {
 func runReceipt(s *streams, args []string) error {
 	f := flags("receipt")
 	policyFile := f.String("policy", "", "")
+	hashes := f.String("leaves", "", "")
 	var entries, logged repeated
 	f.Var(&entries, "entry", "")
 	f.Var(&logged, "logged", "")
 	if err := parse(f, args, 2); err != nil {
 		return err
 	}
-	if len(entries) == 0 {
-		return usagef("no -entry: a receipt holds hashes, the entries must be yours")
+	if (len(entries) == 0) == (*hashes == "") {
+		return usagef("want -entry or -leaves: a receipt is over hashes, what they are of must be yours")
 	}
 	policy, err := readPolicy(*policyFile)
 	if err != nil {
@@ -70,7 +83,12 @@ func runReceipt(s *streams, args []string) error {
 	if err := c.open(f.Arg(0)); err != nil {
 		return err
 	}
-	if err := c.readEntries(entries); err != nil {
+	if *hashes != "" {
+		err = c.readHashes(*hashes)
+	} else {
+		err = c.readEntries(entries)
+	}
+	if err != nil {
 		return err
 	}
 	others, err := readLeaves(logged, func(string, []byte) error { return nil })
@@ -128,11 +146,36 @@ func (c *claim) readEntries(names []string) error {
 	if err != nil {
 		return err
 	}
+	if err := c.hold(leaves); err != nil {
+		return err
+	}
+	return late
+}
+
+// readHashes reads the leaf hashes that the receipt is over.
+func (c *claim) readHashes(file string) error {
+	text, err := readFile(file, leavesMaxBytes)
+	if err != nil {
+		return err
+	}
+	var leaves []log.Hash
+	for line := range strings.Lines(string(text)) {
+		h, err := tlog.ParseHash(strings.TrimSuffix(line, "\n"))
+		if err != nil {
+			return failed(fmt.Errorf("%s: line %d is no hash", file, len(leaves)+1))
+		}
+		leaves = append(leaves, h)
+	}
+	return c.hold(leaves)
+}
+
+// hold takes the leaf hashes, if they are those of the receipt.
+func (c *claim) hold(leaves []log.Hash) error {
 	if log.LeavesHash(leaves) != c.receipt.Leaves || uint64(len(leaves)) != c.receipt.Count {
 		return failed(fmt.Errorf("the %d entries are not the %d that the receipt is for", len(leaves), c.receipt.Count))
 	}
 	c.leaves = leaves
-	return late
+	return nil
 }
 
 // readLeaves hashes what is in files, or in all files of a directory, after

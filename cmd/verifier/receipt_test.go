@@ -127,6 +127,31 @@ func TestReceiptConvictsALogThatReplacedAnEntry(t *testing.T) {
 	}
 }
 
+// A client that keeps only hashes of what it sent can hold the log to them.
+func TestReceiptWithHashesOfEntries(t *testing.T) {
+	l, _ := smallLog()
+	h := newHolder(t, l, l.export())
+	var text strings.Builder
+	for _, r := range l.records[4:7] {
+		text.WriteString(log.LeafHash(r.Entry).String() + "\n")
+	}
+	hold := func(leaves string) (int, string) {
+		return runAll("receipt", "-policy", h.policy, "-leaves", h.file("leaves", leaves), h.receipt, h.out)
+	}
+	code, got := hold(text.String())
+	check(t, code, got, exitOK, "promise    PASS")
+	code, got = hold(text.String()[45:])
+	check(t, code, got, exitFailed, "the 2 entries are not the 3")
+	code, got = hold(text.String() + "\n")
+	check(t, code, got, exitFailed, "line 4 is no hash")
+	code, got = runAll("receipt", "-policy", h.policy, "-leaves", filepath.Join(h.dir, "none"), h.receipt, h.out)
+	check(t, code, got, exitIO)
+	code, got = runAll("receipt", "-policy", h.policy, "-leaves", filepath.Join(h.dir, "leaves"), "-entry", h.sent, h.receipt, h.out)
+	check(t, code, got, exitUsage, "want -entry or -leaves")
+	code, got = runAll("receipt", "-policy", h.policy, h.receipt, h.out)
+	check(t, code, got, exitUsage, "want -entry or -leaves")
+}
+
 // Case (b): witnesses saw a tree without the entries after the promised time.
 func TestReceiptConvictsALogThatNeverPublished(t *testing.T) {
 	l, _ := smallLog()
