@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -185,6 +186,12 @@ func (s *Stream) acknowledge(b *batch, body []byte) ([]Placed, error) {
 	if n := len(a.Log); a.Count != uint64(n) || n == 0 || n > len(b.events) || a.NotProcessed != uint64(len(b.events)-n) {
 		return nil, fmt.Errorf("%w: %d parts, count %d and not_processed %d for %d events", ErrAnswer, n, a.Count, a.NotProcessed, len(b.events))
 	}
+	// Before it is known that the log gave the answer, nothing in it is evidence.
+	r, err := log.OpenReceipt([]byte(a.Receipt), s.client.receiptKey)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
+	}
+	var wrong error
 	placed := make([]Placed, len(a.Log))
 	leaves := make([]log.Hash, len(a.Log))
 	var first log.Part
@@ -207,21 +214,19 @@ func (s *Stream) acknowledge(b *batch, body []byte) ([]Placed, error) {
 			p.Receipt = placed[0].Receipt
 		}
 		placed[i], leaves[i] = p, p.Leaf
-		if err := s.checkPart(e, p, first); err != nil {
-			return nil, s.client.convict(b.against(ClaimReceipt, fmt.Sprintf("entry %d: %v", p.Index, err), body))
+		if err := s.checkPart(e, p, first); err != nil && wrong == nil {
+			wrong = fmt.Errorf("entry %d: %w", p.Index, err)
 		}
 	}
-	r, err := log.OpenReceipt(placed[0].Receipt, s.client.receiptKey)
-	if err != nil {
-		return nil, s.client.convict(b.against(ClaimReceipt, err.Error(), body))
-	}
 	want := log.Receipt{Origin: s.client.origin, First: a.Index, Count: a.Count, Leaves: log.LeavesHash(leaves), Received: first.Received, By: r.By}
-	if r != want {
-		return nil, s.client.convict(b.against(ClaimReceipt, "the receipt is not over the entries of the answer", body))
+	if wrong == nil && r != want {
+		wrong = errors.New("the receipt is not over the entries of the answer")
+	}
+	if wrong != nil {
+		return nil, s.client.convict(b.against(ClaimReceipt, wrong.Error(), body))
 	}
 	if promised := r.By - r.Received; promised > uint64(s.client.cfg.PromiseMax.Milliseconds()) {
-		return nil, fmt.Errorf("%w: the receipt promises publication %d ms after the log received the events, at most %v is taken: see Config.PromiseMax",
-			ErrAnswer, promised, s.client.cfg.PromiseMax)
+		return nil, fmt.Errorf("%w: %d ms after the log received the events, at most %v is taken: see Config.PromiseMax", ErrPromise, promised, s.client.cfg.PromiseMax)
 	}
 	s.client.acknowledged(pending{first: a.Index, leaves: leaves, by: r.By, receipt: placed[0].Receipt})
 	return placed, nil

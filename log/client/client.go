@@ -71,7 +71,7 @@ type Config struct {
 
 	// PromiseMax is the longest time until publication that a receipt may promise, the
 	// promise_ms of the log's entry 0; 0 means 24 hours. A receipt with a later date
-	// would convict nobody: it is not taken.
+	// would convict nobody: it is not taken, and the request fails with [ErrPromise].
 	PromiseMax time.Duration
 
 	Attempts   int           // to send a request before giving up; 0 means 10
@@ -146,7 +146,10 @@ func (c Config) validate() error {
 	} else if name != log.ReceiptKeyName(origin) {
 		bad("ReceiptKey is named %q, want %q", name, log.ReceiptKeyName(origin))
 	}
-	for _, n := range []int{c.BatchEvents, c.BatchBytes, c.PendingEvents, c.Attempts, int(c.BackoffMin), int(c.BackoffMax), int(c.Timeout), int(c.PromiseMax)} {
+	for _, n := range []int64{
+		int64(c.BatchEvents), int64(c.BatchBytes), int64(c.PendingEvents), int64(c.Attempts),
+		int64(c.BackoffMin), int64(c.BackoffMax), int64(c.Timeout), int64(c.PromiseMax),
+	} {
 		if n < 0 {
 			bad("a limit is %d, want 0 for the default, or more", n)
 		}

@@ -25,6 +25,10 @@ var (
 	ErrOverdue = errors.New("the time promised by the receipt is over")
 	// ErrAnswer means that an answer is not what a log answers.
 	ErrAnswer = errors.New("malformed answer")
+	// ErrPromise means that a receipt promises publication later than Config.PromiseMax.
+	// The log has the events, and the stream keeps them as not acknowledged: asking
+	// again would give the same receipt.
+	ErrPromise = errors.New("the receipt promises publication too late")
 )
 
 // A Refused is the refusal of a request. Nothing of it was applied, if it was the
@@ -75,6 +79,14 @@ const (
 	// place since: both requests are in the files.
 	ClaimRefused Claim = "refused"
 	// ClaimEntry: under its checkpoint there is another entry than its receipt promises.
+	// The saved files convict the log, with the auditor's own policy:
+	//
+	//	verifier receipt -policy POLICY -leaves leaves -logged in-the-log.entry receipt in-the-log.tlog-proof
+	//
+	// in-the-log.entry is not among them if the log did not hand it out: it has to be
+	// got in another way. [Client.Proof] knows one entry of the request and not the
+	// others: there is then entry.json instead of leaves, and -entry names it and
+	// the [Placed.Entry] of the others, which the caller has to have kept.
 	ClaimEntry Claim = "entry"
 	// ClaimFork: it signed two checkpoints that no one log can have.
 	ClaimFork Claim = "fork"
@@ -100,7 +112,8 @@ func (e *Evidence) Error() string {
 
 // Save writes the files into a new directory, and a file "claim" that says what
 // they show. The directory is there when it is whole, and durable on return. After
-// an error Save can be called again.
+// an error Save can be called again. What is there already is never replaced, also
+// if it is this evidence: then the error is [fs.ErrExist].
 func (e *Evidence) Save(dir string) error {
 	if err := e.save(filepath.Clean(dir)); err != nil {
 		return fmt.Errorf("save evidence: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,19 +45,13 @@ func caught(t *testing.T, c *client.Client, err error, claim client.Claim) *clie
 // A log that acknowledges something else than what was sent.
 func TestFalseReceipts(t *testing.T) {
 	for name, lie := range map[string]func(f *fakeLog){
-		"another key": func(f *fakeLog) {
-			other, _ := newSigner(log.ReceiptKeyName(origin))
-			f.receipt = func(*log.Receipt) note.Signer { return other }
-		},
-		"the checkpoint's key": func(f *fakeLog) { f.receipt = func(*log.Receipt) note.Signer { return f.signer } },
-		"another log":          func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Origin = "elsewhere"; return nil } },
-		"other leaves":         func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Leaves[3] ^= 1; return nil } },
-		"another index":        func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.First++; return nil } },
-		"fewer entries":        func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Count--; return nil } },
-		"another time":         func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Received--; return nil } },
-		"by another":           func(f *fakeLog) { f.part = func(_ int, p *log.Part) { p.By = "mallory" } },
-		"made by the log":      func(f *fakeLog) { f.part = func(_ int, p *log.Part) { p.Attested = "log" } },
-		"decided in future":    func(f *fakeLog) { f.part = func(_ int, p *log.Part) { p.AsOf = 1 << 30 } },
+		"other leaves":      func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Leaves[3] ^= 1; return nil } },
+		"another index":     func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.First++; return nil } },
+		"fewer entries":     func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Count--; return nil } },
+		"another time":      func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Received--; return nil } },
+		"by another":        func(f *fakeLog) { f.part = func(_ int, p *log.Part) { p.By = "mallory" } },
+		"made by the log":   func(f *fakeLog) { f.part = func(_ int, p *log.Part) { p.Attested = "log" } },
+		"decided in future": func(f *fakeLog) { f.part = func(_ int, p *log.Part) { p.AsOf = 1 << 30 } },
 		"decided before": func(f *fakeLog) {
 			f.part = func(i int, p *log.Part) { p.AsOf = uint64(1 - i) }
 		},
@@ -95,6 +90,39 @@ func TestFalseReceipts(t *testing.T) {
 			}
 			checkSaved(t, e)
 		})
+	}
+}
+
+// A receipt that the log's key did not sign says nothing about the log: whoever is
+// on the way can have made it.
+func TestReceiptsOfNobody(t *testing.T) {
+	other, _ := newSigner(log.ReceiptKeyName(origin))
+	for name, lie := range map[string]func(f *fakeLog){
+		"another key":          func(f *fakeLog) { f.receipt = func(*log.Receipt) note.Signer { return other } },
+		"the checkpoint's key": func(f *fakeLog) { f.receipt = func(*log.Receipt) note.Signer { return f.signer } },
+		"another log":          func(f *fakeLog) { f.receipt = func(r *log.Receipt) note.Signer { r.Origin = "elsewhere"; return nil } },
+		"and another sender": func(f *fakeLog) {
+			f.receipt = func(*log.Receipt) note.Signer { return other }
+			f.part = func(_ int, p *log.Part) { p.By = "mallory" }
+		},
+	} {
+		f := newFake(t)
+		c := f.client(t)
+		_, s := open(t, c)
+		f.with(func() { lie(f) })
+		if placed, err := s.Append(t.Context(), events(2)...); !errors.Is(err, client.ErrAnswer) || !errors.Is(err, client.ErrUnacknowledged) || len(placed) != 0 {
+			t.Errorf("%s: Append = %d placed, %v, want ErrAnswer", name, len(placed), err)
+		}
+		if c.Evidence() != nil || s.Unacknowledged() != 2 {
+			t.Errorf("%s: %d unacknowledged, evidence %v", name, s.Unacknowledged(), c.Evidence())
+		}
+		f.with(func() { f.receipt, f.part = nil, nil })
+		placed, err := s.Flush(t.Context())
+		if name == "and another sender" { // what the log then signs is evidence
+			_ = caught(t, c, err, client.ClaimReceipt)
+		} else if err != nil || len(placed) != 2 {
+			t.Errorf("%s: Flush = %d placed, %v", name, len(placed), err)
+		}
 	}
 }
 
@@ -189,70 +217,74 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// An acknowledged entry that is not there when it is published.
+// An acknowledged entry that is not there when it is published: what is saved
+// convicts the log, in the hands of an auditor with the real verifier.
 func TestDroppedEntry(t *testing.T) {
-	f := newFake(t)
-	c := f.client(t)
-	_, s := open(t, c)
-	placed, err := s.Append(t.Context(), events(300)...)
-	if err != nil {
-		t.Fatal(err)
+	verifier := filepath.Join(t.TempDir(), "verifier.exe")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", verifier, "../../cmd/verifier").CombinedOutput(); err != nil {
+		t.Fatalf("build the verifier: %v\n%s", err, out)
 	}
-	f.with(func() { f.rewrite(placed[77].Index, []byte("nothing happened")) })
-	e := caught(t, c, c.Wait(t.Context()), client.ClaimEntry)
-	files := map[string]string{}
-	for _, file := range e.Files {
-		files[file.Name] = string(file.Data)
-	}
-	// The receipt, its leaves and the proof of what is there instead convict the log: see FORMAT.md, section 7.
-	logKey, err := note.NewVerifier(f.vkey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	receiptKey, err := note.NewVerifier(f.receiptVKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := log.OpenReceipt([]byte(files["receipt"]), receiptKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var leaves []log.Hash
-	for text := range strings.Lines(files["leaves"]) {
-		h, err := tlog.ParseHash(strings.TrimSuffix(text, "\n"))
+	drop := func(t *testing.T, f *fakeLog, s *client.Stream, n int) client.Placed {
+		placed, err := s.Append(t.Context(), events(n)...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		leaves = append(leaves, h)
+		at := placed[n/3]
+		f.with(func() { f.rewrite(at.Index, []byte("nothing happened")) })
+		return at
 	}
-	proof, err := log.ParseInclusionProof([]byte(files["in-the-log.tlog-proof"]))
-	if err != nil {
-		t.Fatal(err)
+	entry := []string{"-logged", "in-the-log.entry", "receipt", "in-the-log.tlog-proof"}
+	for name, tc := range map[string]struct {
+		events   int
+		withheld bool
+		find     func(t *testing.T, c *client.Client, at client.Placed) error
+		args     []string
+		code     int
+		want     string
+	}{
+		"found by Wait": {
+			300, false, func(t *testing.T, c *client.Client, _ client.Placed) error { return c.Wait(t.Context()) },
+			append([]string{"-leaves", "leaves"}, entry...), 1, "CONVICTED",
+		},
+		"found by Proof": {
+			1, false, func(t *testing.T, c *client.Client, at client.Placed) error {
+				_, err := c.Proof(t.Context(), at)
+				return err
+			},
+			append([]string{"-entry", "entry.json"}, entry...), 1, "CONVICTED",
+		},
+		"the other entry is withheld": {
+			3, true, func(t *testing.T, c *client.Client, _ client.Placed) error { return c.Wait(t.Context()) },
+			[]string{"-leaves", "leaves", "receipt", "in-the-log.tlog-proof"},
+			1, "it convicts the log only together with the entry that it is of",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.withheld = tc.withheld
+			c := f.client(t)
+			_, s := open(t, c)
+			at := drop(t, f, s, tc.events)
+			e := caught(t, c, tc.find(t, c, at), client.ClaimEntry)
+			if strings.Contains(e.Detail, "is not at hand") != tc.withheld {
+				t.Errorf("the evidence says %q", e.Detail)
+			}
+			dir := filepath.Join(t.TempDir(), "evidence")
+			if err := e.Save(dir); err != nil {
+				t.Fatal(err)
+			}
+			policy := "log " + f.vkey + "\nlog " + f.receiptVKey + "\nquorum none\n"
+			if err := os.WriteFile(filepath.Join(dir, "policy"), []byte(policy), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), verifier, append([]string{"receipt", "-policy", "policy"}, tc.args...)...)
+			cmd.Dir = dir
+			out, err := cmd.CombinedOutput()
+			if err == nil || cmd.ProcessState.ExitCode() != tc.code || !strings.Contains(string(out), tc.want) {
+				t.Errorf("verifier receipt = %v, want %q:\n%s", err, tc.want, out)
+			}
+		})
 	}
-	cp, err := log.OpenCheckpoint(proof.Checkpoint, logKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := log.CheckInclusion(cp.Head, proof.Index, log.LeafHash([]byte("nothing happened")), proof.Path); err != nil {
-		t.Errorf("the proof of what is there instead: %v", err)
-	}
-	if r.Leaves != log.LeavesHash(leaves) || leaves[proof.Index-r.First] != placed[77].Leaf || proof.Index != placed[77].Index {
-		t.Errorf("receipt %+v with %d leaves does not promise entry %d", r, len(leaves), placed[77].Index)
-	}
-}
-
-// The same, found by Proof: without the receipt, which the caller has in Placed.
-func TestDroppedEntryProof(t *testing.T) {
-	f := newFake(t)
-	c := f.client(t)
-	_, s := open(t, c)
-	placed, err := s.Append(t.Context(), events(3)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.with(func() { f.rewrite(placed[1].Index, []byte("nothing happened")) })
-	_, err = c.Proof(t.Context(), placed[1])
-	_ = caught(t, c, err, client.ClaimEntry)
 }
 
 // Tiles that do not give the signed root prove nothing, against the log neither:

@@ -54,6 +54,7 @@ type fakeLog struct {
 	receipt    func(r *log.Receipt) note.Signer // may return another signer
 	checkpoint func(c *log.Checkpoint) note.Signer
 	tile       func(t tlog.Tile, data []byte) []byte
+	withheld   bool // entries are not given out
 }
 
 // hashes are the stored hashes of the tree, and its reader.
@@ -197,8 +198,16 @@ func (f *fakeLog) head(size uint64) log.Head {
 
 func (f *fakeLog) serveTile(w http.ResponseWriter, path string) {
 	id, err := log.ParseTilePath(path)
-	if err != nil || id.IsBundle() {
+	if err != nil || id.IsBundle() && f.withheld {
 		f.problem(w, http.StatusNotFound, "not-found", "no such tile", nil)
+		return
+	}
+	if id.IsBundle() {
+		var bundle []byte
+		for i := range id.Width {
+			bundle = log.AppendBundle(bundle, f.entries[id.Index*log.TileWidth+uint64(i)])
+		}
+		_, _ = w.Write(bundle)
 		return
 	}
 	t := tlog.Tile{H: log.TileHeight, L: id.Level, N: int64(id.Index), W: id.Width}

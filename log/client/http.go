@@ -80,7 +80,7 @@ func (s *Stream) attempt(ctx context.Context, b *batch) ([]Placed, error) {
 	}
 	if r.status == http.StatusCreated || r.status == http.StatusOK {
 		placed, err := s.acknowledge(b, r.body)
-		b.unsure = b.unsure || errors.Is(err, ErrAnswer)
+		b.unsure = b.unsure || errors.Is(err, ErrAnswer) || errors.Is(err, ErrPromise)
 		return placed, err
 	}
 	refused := refusal(r)
@@ -186,8 +186,8 @@ func (c *Client) retry(ctx context.Context, deed string, try func() error) error
 	}
 }
 
-// again says whether the same request may succeed later. What is no refusal
-// and no evidence is a fault on the way.
+// again says whether the same request may succeed later. What is no refusal,
+// no evidence and no promise, which never changes, is a fault on the way.
 func again(err error) bool {
 	var refused *Refused
 	if errors.As(err, &refused) {
@@ -199,7 +199,7 @@ func again(err error) bool {
 		return status.Code == http.StatusNotFound || (&Refused{Status: status.Code}).again()
 	}
 	var evidence *Evidence
-	return !errors.As(err, &evidence)
+	return !errors.As(err, &evidence) && !errors.Is(err, ErrPromise)
 }
 
 // pause doubles with every attempt. A half of it is random: clients that failed

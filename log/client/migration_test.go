@@ -237,11 +237,20 @@ func TestLatePromise(t *testing.T) {
 	}
 	_, s := open(t, c)
 	f.with(func() { f.receipt = func(r *log.Receipt) note.Signer { r.By = r.Received + 25*3600*1000; return nil } })
-	if placed, err := s.Append(t.Context(), events(1)...); !errors.Is(err, client.ErrAnswer) || len(placed) != 0 || !strings.Contains(err.Error(), "PromiseMax") {
-		t.Errorf("Append = %d placed, %v, want ErrAnswer", len(placed), err)
+	before := f.requests
+	if placed, err := s.Append(t.Context(), events(1)...); !errors.Is(err, client.ErrPromise) || !errors.Is(err, client.ErrUnacknowledged) || len(placed) != 0 || !strings.Contains(err.Error(), "PromiseMax") {
+		t.Errorf("Append = %d placed, %v, want ErrPromise", len(placed), err)
+	}
+	// The log says the same of the same request: it is not sent again for nothing, and kept.
+	if f.requests != before+1 {
+		t.Errorf("the request was sent %d times", f.requests-before)
 	}
 	if s.Unacknowledged() != 1 || c.Evidence() != nil {
 		t.Errorf("%d unacknowledged, evidence %v", s.Unacknowledged(), c.Evidence())
+	}
+	refuseNext(f, 403, false) // which says nothing of the first time
+	if _, err := s.Flush(t.Context()); !errors.Is(err, client.ErrUnacknowledged) || s.Unacknowledged() != 1 {
+		t.Errorf("Flush = %v with %d unacknowledged, want it kept", err, s.Unacknowledged())
 	}
 	cfg.PromiseMax = 48 * time.Hour
 	if c, err = client.New(cfg); err != nil {

@@ -261,16 +261,16 @@ func (c *Client) fork(older, newer seen, path []log.Hash, how string) *Evidence 
 // prove checks that the entries of a request are under the checkpoint.
 func (c *Client) prove(ctx context.Context, at seen, p pending) error {
 	for i, leaf := range p.leaves {
-		if _, err := c.inclusion(ctx, at, p.first+uint64(i), leaf, &p); err != nil {
+		if _, err := c.inclusion(ctx, at, p.first+uint64(i), leaf, p.files); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// inclusion gives the checked path of a leaf. p is the request that it was in, if
-// that is at hand.
-func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.Hash, p *pending) ([]log.Hash, error) {
+// inclusion gives the checked path of a leaf. of are the files that show what was
+// promised there.
+func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.Hash, of func() []File) ([]log.Hash, error) {
 	var path []log.Hash
 	err := c.retry(ctx, "fetch inclusion proof", func() error {
 		var err error
@@ -284,25 +284,35 @@ func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.
 		}
 		// The path leads to the root from what the log has there. If that is no leaf of ours, it is another.
 		if err := log.CheckInclusion(at.Head, index, leaf, path); err != nil {
-			return c.convict(missing(at, index, leaf, path, p, err))
+			return c.convict(c.missing(ctx, at, index, path, of, err))
 		}
 		return nil
 	})
 	return path, err
 }
 
-// missing is the evidence that an acknowledged entry is not under a checkpoint.
-func missing(at seen, index uint64, leaf log.Hash, path []log.Hash, p *pending, cause error) *Evidence {
+// files show what the log promised: the receipt, and the hashes that it is over.
+func (p pending) files() []File {
+	var leaves []byte
+	for _, h := range p.leaves {
+		leaves = append(leaves, h.String()+"\n"...)
+	}
+	return []File{{"receipt", p.receipt}, {"leaves", leaves}}
+}
+
+// missing is the evidence that an acknowledged entry is not under a checkpoint: a
+// proof convicts only with the entry that it is of, so that is fetched.
+func (c *Client) missing(ctx context.Context, at seen, index uint64, path []log.Hash, of func() []File, cause error) *Evidence {
 	proof := log.InclusionProof{Index: index, Path: path, Checkpoint: at.note}
-	e := &Evidence{Claim: ClaimEntry, Detail: fmt.Sprintf("acknowledged leaf %s: %v", leaf, cause), Files: []File{
+	e := &Evidence{Claim: ClaimEntry, Detail: fmt.Sprintf("acknowledged entry %d: %v", index, cause), Files: append([]File{
 		{"checkpoint", at.note}, {"in-the-log.tlog-proof", proof.Marshal()},
-	}}
-	if p != nil {
-		var leaves []byte
-		for _, h := range p.leaves {
-			leaves = append(leaves, h.String()+"\n"...)
-		}
-		e.Files = append(e.Files, File{"receipt", p.receipt}, File{"leaves", leaves})
+	}, of()...)}
+	err := c.tree.Entries(ctx, at.Head, index, index+1, func(_ uint64, entry []byte) error {
+		e.Files = append(e.Files, File{"in-the-log.entry", entry})
+		return nil
+	})
+	if err != nil {
+		e.Detail += fmt.Sprintf("; what the log has there instead is not at hand, and is needed with the proof: %v", err)
 	}
 	return e
 }
@@ -327,7 +337,7 @@ func (c *Client) Proof(ctx context.Context, p Placed) (log.InclusionProof, error
 	if at.Size <= p.Index {
 		return log.InclusionProof{}, fmt.Errorf("prove entry %d: %w: size %d", p.Index, ErrNotPublished, at.Size)
 	}
-	path, err := c.inclusion(ctx, at, p.Index, p.Leaf, nil)
+	path, err := c.inclusion(ctx, at, p.Index, p.Leaf, func() []File { return []File{{"receipt", p.Receipt}, {"entry.json", p.Entry}} })
 	if err != nil {
 		return log.InclusionProof{}, fmt.Errorf("prove entry %d: %w", p.Index, err)
 	}
