@@ -123,7 +123,7 @@ func (v *verification) pinned() error {
 	now := v.opened.Checkpoint
 	before, note, ok := v.pins.of(now.Origin)
 	if !ok {
-		v.f.Pass("integrity.pin", "first audit of %s: the checkpoint of size %d is remembered", now.Origin, now.Size)
+		v.f.Pass("integrity.pin", "first audit of %s: nothing to compare with; its checkpoint of size %d is remembered if this ends with exit 0", now.Origin, now.Size)
 		return nil
 	}
 	// The file is the auditor's, but keys change, and files get mixed up.

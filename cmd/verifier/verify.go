@@ -22,7 +22,7 @@ Anything else in it is refused. Flags:
   -submitters FILE  lines "PRINCIPAL VKEY": keys of submitters, from them and not from the log.
                     Without it all signatures rest on the log operator's word
   -pin FILE         the checkpoint of your last audit; this one has to extend it. The file
-                    is made by the first audit, and moved on by each that ends with exit 0
+                    is made by the first audit that ends with exit 0, and moved on by each
   -migration NAME   must be in DIR, and complete; can be repeated. So must every migration
                     of which DIR has an event of its own kinds. Of streams with nothing
                     but customers' kinds (x.*) nobody can say it: NOT CHECKED
