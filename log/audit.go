@@ -39,11 +39,7 @@ type Exhibit struct {
 
 // Structural says whether an audit has to read payloads of this kind.
 func Structural(kind string) bool {
-	switch kind {
-	case serverOpen, "stream.open", "migration.open", "migration.close", "key.registered", "key.revoked", serverErased:
-		return true
-	}
-	return false
+	return parserOf(kind) != nil
 }
 
 // An Audit examines the entries of one log that somebody has: in order, all or
@@ -90,11 +86,15 @@ type Audit struct {
 
 // NewAudit begins an audit.
 func NewAudit(c AuditConfig, f *Findings) *Audit {
-	return &Audit{
+	a := &Audit{
 		c: c, f: f,
 		streams: make(map[string]*auditStream), migrations: make(map[string]*auditMigration),
 		use: make(map[Hash][]keyUse), later: make(map[string]bool),
 	}
+	if c.Submitters != nil {
+		a.keys.Brought = *c.Submitters
+	}
+	return a
 }
 
 // PromiseMS is how long after received the log promises a checkpoint, and
@@ -120,7 +120,7 @@ func (a *Audit) Add(x Exhibit) error {
 	a.payload(x)
 	a.entries, a.last, a.received = a.entries+1, x.Index, max(a.received, x.Entry.Log.Received)
 	if e.Log != a.c.Origin {
-		a.f.Fail("integrity.chain", "entry %d was made for log %q: replayed", x.Index, e.Log)
+		a.f.FailCertainly("integrity.chain", "entry %d was made for log %q: replayed", x.Index, e.Log)
 		return nil
 	}
 	if len(a.streams) >= auditStreamsMax || a.listed >= auditStreamsMax {
@@ -268,9 +268,21 @@ func (a *Audit) payload(x Exhibit) {
 	default:
 		a.withheld = append(a.withheld, x.Index)
 	}
-	if x.Entry.Event.Kind != serverErased || x.Payload == nil {
+	if x.Payload == nil {
 		return
 	}
+	switch x.Entry.Event.Kind {
+	case serverErased:
+		a.erasure(x)
+	case serverRefused, "access.token.created", "access.token.revoked":
+		// Nothing else reads these here, but they have one form too.
+		if err := CheckPayload(x.Entry.Event, x.Payload); err != nil {
+			a.unreadable("integrity.payload", x, err)
+		}
+	}
+}
+
+func (a *Audit) erasure(x Exhibit) {
 	p, err := ParsePayloadErased(x.Payload)
 	if err != nil {
 		a.unreadable("integrity.payload", x, err)

@@ -37,7 +37,7 @@ func rotated(t *testing.T) (*fakeLog, AuditConfig, KeyRegistered) {
 	l.add(auditOrigin, "log/open", "log.open", LogOpen{Origin: auditOrigin}.Marshal())
 	first := l.newKey("svc", 21)
 	l.register(first) // 1
-	s := Submitters{map[string][]Hash{"svc": {first.Key.ID()}}}
+	s := Submitters{map[Hash]submitterKey{first.Key.ID(): {"svc", first.Key}}}
 	return l, AuditConfig{Origin: auditOrigin, Submitters: &s}, first
 }
 
@@ -114,7 +114,7 @@ func TestSuccessorOfACompromisedKeyIsDoubtful(t *testing.T) {
 	l, config, first := rotated(t)
 	next := l.newKey("svc", 22)
 	l.register(next).open("svc", "own/s").revoke(KeyRevoked{new(uint64), first.Key.ID()})
-	config.Submitters.keys["svc"] = append(config.Submitters.keys["svc"], next.Key.ID())
+	config.Submitters.keys[next.Key.ID()] = submitterKey{"svc", next.Key}
 	if checks, _ := checked(t, config, l.entries); checks["authentic.revocation"].Status != Pass {
 		t.Errorf("a listed successor: %v", checks["authentic.revocation"])
 	}
@@ -151,6 +151,57 @@ func TestKeysAroundAGap(t *testing.T) {
 		if as := checks["integrity.as-of"]; as.Status != NotChecked || as.Summary != "" {
 			t.Errorf("%s: integrity.as-of is %v, want it not checked", name, as)
 		}
+	}
+}
+
+// Of a part of a log the auditor may not have the registration of the key that
+// they were brought: it vouches for its successor all the same. What may have been
+// registered in a gap is not checked, and what was not cannot vouch.
+func TestBroughtKeysAroundAGap(t *testing.T) {
+	third := func(l *fakeLog) KeyRegistered { return l.newKey("svc", 23) }
+	for name, c := range map[string]struct {
+		do   func(l *fakeLog, next KeyRegistered) // after entry 1, which is not at hand
+		want Status                               // of authentic.keys
+	}{
+		"the brought key itself": {func(l *fakeLog, _ KeyRegistered) {
+			l.keys["svc"] = ed25519.NewKeyFromSeed(append(make([]byte, 31), 21))
+		}, Pass},
+		"its successor":         {func(l *fakeLog, next KeyRegistered) { l.register(next) }, Pass},
+		"the successor of that": {func(l *fakeLog, next KeyRegistered) { l.register(next).register(third(l)) }, Pass},
+		"registered in the gap": {func(*fakeLog, KeyRegistered) {}, NotChecked},
+		"the successor of such": {func(l *fakeLog, _ KeyRegistered) { l.register(third(l)) }, NotChecked},
+		"unchecked, then its predecessor": {func(l *fakeLog, next KeyRegistered) {
+			forged := third(l)
+			forged.Previous.Sig[0] ^= 1
+			l.register(forged).register(next)
+		}, NotChecked},
+		"not vouched for":        {func(l *fakeLog, next KeyRegistered) { next.Previous = nil; l.register(next) }, Fail},
+		"possession not proven":  {func(l *fakeLog, next KeyRegistered) { l.register(unproven(next)) }, Fail},
+		"not by the brought key": {func(l *fakeLog, next KeyRegistered) { next.Previous.Sig[0] ^= 1; l.register(next) }, Fail},
+		"brought for another": {func(l *fakeLog, next KeyRegistered) {
+			next.Principal = "other"
+			l.register(unproven(next))
+		}, Fail},
+	} {
+		l, config, _ := rotated(t)
+		c.do(l, l.newKey("svc", 22))
+		l.open("svc", "own/s").add("svc", "own/s", "x.acme.thing", nil)
+		l.entries = slices.Delete(l.entries, 1, 2)
+		checks, _ := checked(t, config, l.entries)
+		if got := checks["authentic.keys"]; got.Status != c.want {
+			t.Errorf("%s: authentic.keys is %v, want %v: %v", name, got.Status, c.want, got.Reasons)
+		}
+		if got := checks["authentic.signature"].Status == Pass; got != (c.want == Pass) {
+			t.Errorf("%s: authentic.signature passes: %t", name, got)
+		}
+	}
+}
+
+// Nobody listed a key that signed if none signed.
+func TestNoKeySigned(t *testing.T) {
+	l, config, _ := rotated(t)
+	if checks, _ := checked(t, config, l.entries); checks["authentic.keys"].Status != NotChecked {
+		t.Errorf("authentic.keys without a tail: %+v", checks["authentic.keys"])
 	}
 }
 

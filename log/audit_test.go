@@ -3,6 +3,7 @@ package log
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
@@ -95,9 +96,8 @@ func (l *fakeLog) ends(streams ...string) MigrationClose {
 	return c
 }
 
-// wholeLog is a complete migration: a signed stream of its owner, one of a
-// helper, one kept by the log, and an erased payload.
-func wholeLog(t *testing.T) *fakeLog {
+// startedLog is a migration that has been opened, and both principals' keys.
+func startedLog(t *testing.T) *fakeLog {
 	l := newFakeLog(t)
 	l.add(auditOrigin, "log/open", "log.open", LogOpen{[]LogKey{{PurposeCheckpoint, "TEST+vkey"}}, auditOrigin, 60000, nil}.Marshal())
 	for _, principal := range []string{"owner", "helper"} {
@@ -106,13 +106,20 @@ func wholeLog(t *testing.T) *fakeLog {
 	}
 	l.open("owner", "m/control")                                                                                                     // 3
 	l.add("owner", "m/control", "migration.open", MigrationOpen{[]StreamOwner{{"helper", "m/a"}, {"owner", "m/control"}}}.Marshal()) // 4
-	l.open("helper", "m/a")                                                                                                          // 5
-	l.add("helper", "m/a", "migration.load", []byte("secret"))                                                                       // 6
-	l.add("helper", "m/a", "stream.close", nil)                                                                                      // 7
-	l.add("owner", "m/kept", "stream.open", StreamOpen{nil, ModeLogKept, "owner"}.Marshal())                                         // 8
-	l.add("owner", "m/kept", "migration.load", nil)                                                                                  // 9
-	l.add(auditOrigin, "log/payloads", "payload.erased", PayloadErased{"gdpr:art17", 6}.Marshal())                                   // 10
-	l.add("owner", "m/control", "migration.close", l.ends("m/a", "m/kept").Marshal())                                                // 11
+	return l
+}
+
+// wholeLog is a complete migration: a signed stream of its owner, one of a
+// helper, one kept by the log, and an erased payload.
+func wholeLog(t *testing.T) *fakeLog {
+	l := startedLog(t)
+	l.open("helper", "m/a")                                                                        // 5
+	l.add("helper", "m/a", "migration.load", []byte("secret"))                                     // 6
+	l.add("helper", "m/a", "stream.close", nil)                                                    // 7
+	l.add("owner", "m/kept", "stream.open", StreamOpen{nil, ModeLogKept, "owner"}.Marshal())       // 8
+	l.add("owner", "m/kept", "migration.load", nil)                                                // 9
+	l.add(auditOrigin, "log/payloads", "payload.erased", PayloadErased{"gdpr:art17", 6}.Marshal()) // 10
+	l.add("owner", "m/control", "migration.close", l.ends("m/a", "m/kept").Marshal())              // 11
 	l.entries[6].Disclosed = false
 	return l
 }
@@ -215,6 +222,9 @@ func TestAuditOfTamperedLog(t *testing.T) {
 		"migration.close says less":  {payload(11, string(MigrationClose{}.Marshal())), "complete.migration"},
 		"erasure malformed":          {payload(10, "{}"), "integrity.payload"},
 		"erasure of what comes":      {payload(10, string(PayloadErased{"a", 10}.Marshal())), "integrity.payload"},
+		"token malformed":            {func(l *fakeLog) { l.add(auditOrigin, "log/access", "access.token.created", []byte("{}")) }, "integrity.payload"},
+		"token's end malformed":      {func(l *fakeLog) { l.add(auditOrigin, "log/access", "access.token.revoked", []byte("{}")) }, "integrity.payload"},
+		"refusal malformed":          {func(l *fakeLog) { l.add(auditOrigin, "log/refusals", "log.refused", []byte("{}")) }, "integrity.payload"},
 		"payload withheld":           {func(l *fakeLog) { l.entries[4].Disclosed, l.entries[10].Payload = false, nil }, ""},
 		"signature removed":          {entry(7, func(e *Entry) { e.Sig = nil }), "authentic.signature"},
 		"signature changed":          {entry(6, func(e *Entry) { s := *e.Sig; s.Sig[0] ^= 1; e.Sig = &s }), "authentic.signature"},
@@ -299,6 +309,74 @@ func TestAuditOfStreamsWithoutMigration(t *testing.T) {
 	config.Migrations = nil
 	if failed, _ := audited(t, config, l.entries); !slices.Contains(failed, "integrity.chain") {
 		t.Errorf("refusal of a later seq: %v fails", failed)
+	}
+}
+
+// A log that does not like an acknowledged event says that it had refused it. All
+// that its owner signed afterwards still fits: no PASS may hide that.
+func TestEventReplacedByARefusal(t *testing.T) {
+	for stream, kind := range map[string]string{"m/a": "migration.load", "own/s": "x.acme.row"} {
+		l := startedLog(t).open("helper", "m/a")
+		if stream != "m/a" {
+			l.open("helper", stream)
+		}
+		l.add("helper", stream, kind, nil) // with a tail
+		s := l.heads[stream]
+		gone := Event{Actor: "helper", Kind: kind, Log: auditOrigin, Migration: s.Migration, Prev: s.Hash, Seq: 3, Stream: stream}.Hash()
+		l.add(auditOrigin, ServerStream("refusals"), "log.refused", nil,
+			Object{stream, "stream"}, Object{"3", "seq"}, Object{hex.EncodeToString(gone[:]), "event"})
+		s.Refuse(3, gone, uint64(len(l.entries)-1))
+		l.add("helper", stream, kind, nil) // its tail is over seq 4 alone
+		l.add("owner", "m/control", "migration.close", l.ends("m/a").Marshal())
+		checks, _ := checked(t, auditAll(t, l), l.entries)
+		for id, c := range checks {
+			if c.Status == Fail {
+				t.Errorf("%s: %s fails: %v", stream, id, c.Reasons)
+			}
+		}
+		wantMigration := Pass // if the refusal was of a stream outside it
+		if stream == "m/a" {
+			wantMigration = NotChecked
+		}
+		for id, want := range map[string]Status{"authentic.signature": Pass, "complete.stream": NotChecked, "complete.migration": wantMigration} {
+			if c := checks[id]; c.Status != want || want == NotChecked && !strings.Contains(strings.Join(c.Reasons, "\n"), "refused: the log alone says so") {
+				t.Errorf("%s: %+v, want %v", stream, c, want)
+			}
+		}
+		if c := checks["complete.stream"]; !strings.Contains(c.Reasons[0], `seq 3 of stream "`+stream+`"`) {
+			t.Errorf("%s: %v does not name the refused event", stream, c.Reasons)
+		}
+	}
+}
+
+// What a stream without a gap shows is certain, whatever else could not be read.
+func TestCertainFailures(t *testing.T) {
+	for name, c := range map[string]struct {
+		do      func(l *fakeLog)
+		id      string
+		certain bool
+	}{
+		"false tail":           {func(l *fakeLog) { l.entries[7].Entry.Sig = l.entries[6].Entry.Sig }, "authentic.signature", true},
+		"another log":          {func(l *fakeLog) { l.entries[9].Entry.Event.Log = "other" }, "integrity.chain", true},
+		"another prev":         {func(l *fakeLog) { l.entries[9].Entry.Event.Prev = Hash{1} }, "integrity.chain", true},
+		"attested but signed":  {func(l *fakeLog) { l.entries[6].Entry.Log.Attested = AttestedByLog }, "authentic.signature", true},
+		"tail at the end gone": {func(l *fakeLog) { l.entries[7].Entry.Sig = nil }, "authentic.signature", false},
+		"false tail in the gap": {func(l *fakeLog) {
+			l.add("owner", "x/s", "stream.open", StreamOpen{[]PublicKey{l.key("owner")}, ModeSigned, "owner"}.Marshal())
+			for range 4 {
+				l.add("owner", "x/s", "x.note", nil)
+			}
+			l.entries[16].Entry.Sig = l.entries[15].Entry.Sig
+			l.entries = slices.Delete(l.entries, 13, 14)
+		}, "authentic.signature", false},
+	} {
+		l := wholeLog(t)
+		config := auditAll(t, l)
+		c.do(l)
+		checks, _ := checked(t, config, l.entries)
+		if got := checks[c.id]; got.Status != Fail || got.Certain != c.certain {
+			t.Errorf("%s: %s is %+v, want a failure, certain: %t", name, c.id, got, c.certain)
+		}
 	}
 }
 

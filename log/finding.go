@@ -32,6 +32,7 @@ type Check struct {
 	Summary string   // what was found in order, "" if nothing
 	Reasons []string // why it failed or was not checked: the first 20
 	Count   uint64   // of the reasons, kept or not
+	Certain bool     // it failed, and no entry that could not be read can excuse all of it
 }
 
 // Findings collects the outcome of an examination, by check.
@@ -52,6 +53,12 @@ func (f *Findings) Skip(id, format string, args ...any) { f.add(NotChecked, id, 
 
 // Fail says what is wrong. It outranks everything else said of the check.
 func (f *Findings) Fail(id, format string, args ...any) { f.add(Fail, id, format, args) }
+
+// FailCertainly is Fail, for what no entry that could not be read can excuse.
+func (f *Findings) FailCertainly(id, format string, args ...any) {
+	f.add(Fail, id, format, args)
+	f.check(id).Certain = true
+}
 
 func (f *Findings) add(status Status, id, format string, args []any) {
 	c := f.check(id)

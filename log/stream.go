@@ -123,6 +123,9 @@ type Keyring struct {
 	// that it names and that was not seen is then no error: what the entry says
 	// of its own key still counts.
 	Partial bool
+	// Brought are keys that are known without the log: one of them can vouch for
+	// another though its own registration was not seen.
+	Brought Submitters
 	keys    map[Hash]*KeyState
 }
 
@@ -135,6 +138,7 @@ type KeyState struct {
 	CompromisedSince *uint64 // index from which they are doubtful
 	Proven           bool    // possession was proven at registration
 	Previous         *Hash   // the key that vouched for it at registration; nil if none did
+	Unchecked        bool    // Previous is not known, so that its signature was not checked
 }
 
 // Apply folds one entry with its payload bytes. Entries of other kinds are
@@ -175,8 +179,8 @@ func (r *Keyring) change(index uint64, e Entry, payload []byte) (Hash, *KeyState
 			return Hash{}, nil, fmt.Errorf("entry %d: %w", index, err)
 		}
 		state := &KeyState{Key: k.Key, Principal: k.Principal, Registered: index, Proven: k.Proof != nil}
-		if k.Previous != nil && r.keys[k.Previous.Key] != nil {
-			state.Previous = &k.Previous.Key
+		if k.Previous != nil {
+			state.Previous, state.Unchecked = &k.Previous.Key, r.previous(k) == nil
 		}
 		return k.Key.ID(), state, nil
 	case "key.revoked":
@@ -209,7 +213,7 @@ func (r *Keyring) CheckRegistration(origin string, k KeyRegistered) error {
 		}
 	}
 	if k.Previous != nil {
-		old := r.keys[k.Previous.Key]
+		old := r.previous(k)
 		if old == nil && r.Partial {
 			return nil
 		}
@@ -221,6 +225,17 @@ func (r *Keyring) CheckRegistration(origin string, k KeyRegistered) error {
 		}
 	}
 	return nil
+}
+
+// previous is the state of the key that vouches for k, nil if that is not known.
+func (r *Keyring) previous(k KeyRegistered) *KeyState {
+	if old := r.keys[k.Previous.Key]; old != nil || !r.Partial {
+		return old
+	}
+	if !r.Brought.Has(k.Principal, k.Previous.Key) {
+		return nil
+	}
+	return &KeyState{Key: r.Brought.keys[k.Previous.Key].key, Principal: k.Principal}
 }
 
 // Valid says whether principal may use the key for a tail at index:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -14,7 +13,12 @@ const SubmittersMaxBytes = 1 << 20
 // Submitters are the keys of principals, as an auditor brings them: by another
 // channel than the log, so that the log cannot make up a submitter.
 type Submitters struct {
-	keys map[string][]Hash // by principal, key ids
+	keys map[Hash]submitterKey // by key id
+}
+
+type submitterKey struct {
+	principal string
+	key       PublicKey
 }
 
 // ParseSubmitters parses lines "PRINCIPAL VKEY". Blank lines and lines that
@@ -23,8 +27,7 @@ func ParseSubmitters(text []byte) (Submitters, error) {
 	if len(text) > SubmittersMaxBytes {
 		return Submitters{}, fmt.Errorf("%w submitters: %d bytes, at most %d", ErrMalformed, len(text), SubmittersMaxBytes)
 	}
-	s := Submitters{make(map[string][]Hash)}
-	owners := make(map[Hash]string)
+	s := Submitters{make(map[Hash]submitterKey)}
 	var errs []error
 	for n, line := range bytes.Split(text, []byte("\n")) {
 		if len(line) == 0 || line[0] == '#' {
@@ -32,16 +35,15 @@ func ParseSubmitters(text []byte) (Submitters, error) {
 		}
 		principal, vkey, _ := strings.Cut(string(line), " ")
 		_, key, err := ParseVKey(vkey)
-		switch owner := owners[key.ID()]; {
+		switch other, again := s.keys[key.ID()]; {
 		case !ValidName(principal):
 			errs = append(errs, fmt.Errorf("%w submitters: line %d: want a principal, one space, a vkey", ErrMalformed, n+1))
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%w submitters: line %d: %w", ErrMalformed, n+1, err))
-		case owner != "":
-			errs = append(errs, fmt.Errorf("%w submitters: line %d: the key is on another line, for %q", ErrMalformed, n+1, owner))
+		case again:
+			errs = append(errs, fmt.Errorf("%w submitters: line %d: the key is on another line, for %q", ErrMalformed, n+1, other.principal))
 		default:
-			owners[key.ID()] = principal
-			s.keys[principal] = append(s.keys[principal], key.ID())
+			s.keys[key.ID()] = submitterKey{principal, key}
 		}
 	}
 	return s, errors.Join(errs...)
@@ -49,5 +51,6 @@ func ParseSubmitters(text []byte) (Submitters, error) {
 
 // Has says whether key is one that the auditor brought for principal.
 func (s Submitters) Has(principal string, key Hash) bool {
-	return slices.Contains(s.keys[principal], key)
+	k, ok := s.keys[key]
+	return ok && k.principal == principal
 }

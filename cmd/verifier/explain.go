@@ -23,7 +23,7 @@ type checkDoc struct {
 // checkDocs is every check that a report can have. IDs never change meaning.
 func checkDocs() []checkDoc {
 	return []checkDoc{
-		{"authentic.keys", false, "Every key that signed a tail was registered for the stream's owner, not revoked, and is in the auditor's submitters file. Without that file the log operator alone says whose keys they are."},
+		{"authentic.keys", false, "Every key that signed a tail was registered for the stream's owner, not revoked, and is in the auditor's submitters file, or descends from one that is: each vouched for the next. Without that file the log operator alone says whose keys they are."},
 		{"authentic.log", true, "Entry 0, log.open, names the keys that the policy lists."},
 		{"authentic.own", true, "Entries that the log made itself, about keys, access or erasures, rest on the operator's word."},
 		{"authentic.revocation", false, "as_of leads from each entry to the control entries before it. If one is missing, a revocation may be in it, and a signature by a revoked key passes for a good one. Signatures since a key was compromised are doubtful, and counted here."},
@@ -31,11 +31,11 @@ func checkDocs() []checkDoc {
 		{"authentic.unsigned", false, "Events of streams that the log keeps for clients which do not sign, and events whose tail is not at hand: nobody but the log attests them."},
 		{"complete.entries", false, "There is at least one entry."},
 		{"complete.log", true, "Streams of the log itself never say where they end, so nothing shows that all of them is here."},
-		{"complete.migration", false, "For every migration seen or asked for: migration.open, migration.close, every stream that they list, each from seq 1 to the end that migration.close states, and their payloads. Else it is INCOMPLETE."},
+		{"complete.migration", false, "For every migration seen or asked for: migration.open, migration.close and every stream that they list, each from seq 1 to the end that migration.close states, with the payloads of migration.open, migration.close and each stream.open. Else it is INCOMPLETE. NOT CHECKED if events of it were refused: what they said, and that they had to be refused, is the log's word."},
 		{"complete.other", false, "Streams of customers' own kinds (x.*) whose migration.open is not here: nothing says where they end. They may belong to no migration, or to one whose control stream was taken away."},
 		{"complete.payload", true, "Payloads that were not disclosed and that no payload.erased entry covers. What is disclosed is checked under integrity.payload."},
 		{"complete.receipt", true, "Receipts whose entries are not all in the directory."},
-		{"complete.stream", false, "No stream lacks an event between two that are here, or at its beginning."},
+		{"complete.stream", false, "No stream lacks an event between two that are here, or at its beginning. A refusal that took the place of an event leaves it NOT CHECKED: the log alone says that there was a reason."},
 		{"integrity.as-of", true, "Each entry names the last control entry before it, exactly. A log that picks an older state of access or keys is found here, as far as the control entries are in the directory."},
 		{"integrity.chain", false, "The events of each stream follow each other by seq and by hash, belong to this log and to their owner. A replayed or exchanged event is found here."},
 		{"integrity.checkpoint", false, "The checkpoint is signed by a log of the policy and cosigned by its quorum."},

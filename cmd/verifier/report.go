@@ -130,11 +130,12 @@ func notChecked(all []level) string {
 
 // certain says whether a check has failed whatever the entries say that could
 // not be read. One that nobody folds leaves a gap in its stream and in the
-// history of keys; it does not make a fork, nor break a receipt.
+// history of keys; it does not make a fork, nor break a receipt, nor a stream
+// without a gap.
 func certain(c log.Check) bool {
 	switch c.ID {
 	case "authentic.keys", "authentic.signature", "integrity.as-of", "integrity.chain", "integrity.migration":
-		return false
+		return c.Certain
 	}
 	return c.Status == log.Fail && !strings.HasPrefix(c.ID, "complete.")
 }

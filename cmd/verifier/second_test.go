@@ -229,6 +229,7 @@ func oddities() []badStory {
 		{"customers' kinds", after(func(l *fakeLog, svc *submitter) {
 			l.send(svc, "x/a", openStream(log.ModeSigned, svc.name, svc.public()), draft{kind: "x.note"})
 		}), nil},
+		{"event replaced by a refusal", func() (*fakeLog, files) { l := replaced(); return l, l.export() }, nil},
 		{"control entry gone", taken(func(_ *fakeLog, f files) { f.remove(1) }), nil},
 		{"log.open gone, with its receipt", taken(func(_ *fakeLog, f files) { f.remove(0) }), nil},
 		{"key revoked", after(func(l *fakeLog, svc *submitter) {
@@ -247,6 +248,24 @@ func oddities() []badStory {
 			l.records[7].Entry = []byte(strings.Replace(string(l.records[7].Entry), `"v":1}`, `"v":2}`, 1))
 			l.rehash()
 		}), nil},
+		{"false tail beside a later version", after(func(l *fakeLog, _ *submitter) {
+			e := must(log.ParseEntry(l.records[6].Entry))
+			e.Sig.Sig[0] ^= 1
+			later := strings.Replace(string(l.records[8].Entry), `"v":1}`, `"v":2}`, 1)
+			l.records[6].Entry = e.Marshal()
+			l.rehash()
+			l.add([]byte(later), nil)
+		}), nil},
+		{"made for another log, beside a later version", after(func(l *fakeLog, _ *submitter) {
+			e := must(log.ParseEntry(l.records[5].Entry))
+			e.Event.Log = "log.example/other"
+			later := strings.Replace(string(l.records[8].Entry), `"v":1}`, `"v":2}`, 1)
+			l.records[5].Entry = e.Marshal()
+			l.rehash()
+			l.add([]byte(later), nil)
+		}), nil},
+		{"malformed refusal", after(func(l *fakeLog, _ *submitter) { l.own("refusals", "log.refused", []byte("{}")) }), nil},
+		{"malformed token", after(func(l *fakeLog, _ *submitter) { l.own("access", "access.token.created", []byte("{}")) }), nil},
 		{"key entry of a later version", after(func(l *fakeLog, _ *submitter) {
 			l.records[1].Entry = []byte(strings.Replace(string(l.records[1].Entry), `"v":1}`, `"v":2}`, 1))
 			l.rehash()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/ed25519"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -455,7 +456,7 @@ func TestRefusedEventTakesItsSeq(t *testing.T) {
 			l, svc := smallLog()
 			l.send(svc, "x/a", openStream(log.ModeSigned, svc.name, svc.public()))
 			l.unsigned(svc, "x/a", draft{kind: "x.note"})
-			l.own("refusals", "log.refused", []byte("{}"),
+			l.own("refusals", "log.refused", log.Refused{Count: 1, Reason: "policy", Route: "/v1/events"}.Marshal(),
 				log.Object{Name: "x/a", Role: "stream"}, log.Object{Name: seq, Role: "seq"}, log.Object{Name: hash, Role: "event"})
 			return l, svc
 		}
@@ -468,13 +469,40 @@ func TestRefusedEventTakesItsSeq(t *testing.T) {
 	}
 	l.stream("x/a").Refuse(3, h, 0)
 	l.send(svc, "x/a", draft{kind: "x.note"})
-	newScene(t, l, "g", l.export()).want(exitOK, "9 events are covered", "1 events: the chain from them")
+	newScene(t, l, "g", l.export()).want(exitOK, "9 events are covered", "1 events: the chain from them", `seq 3 of stream "x/a" was refused`)
 
 	l, _ = refuse("7", hash)()
 	newScene(t, l, "g", l.export()).want(exitFailed, `is at seq 2, and seq 7 was refused`)
 	l, svc = refuse("three", hash)() // takes nothing
 	l.send(svc, "x/a", draft{kind: "x.note"})
 	newScene(t, l, "g", l.export()).want(exitOK)
+}
+
+// An operator can replace an acknowledged event by a refusal: what was sent
+// before it has its tail, and what comes after has the right prev. Nothing fails,
+// and so nothing may pass over it in silence.
+func TestEventReplacedByARefusal(t *testing.T) {
+	l := replaced()
+	newScene(t, l, "g", l.export()).want(exitOK, "Integrity     PASS", "Authenticity  PASS", "Completeness  NOT CHECKED",
+		`seq 3 of stream "crm/data" was refused: the log alone says so`, `migration "crm": 1 of its events were refused`,
+		"NOT CHECKED: Completeness, Semantics (exit 0)")
+}
+
+// replaced is a whole migration, of which one event became a refusal.
+func replaced() *fakeLog {
+	l := newLog("log.example/crm")
+	svc := l.register("svc:crm")
+	control, data := "crm/control", "crm/data"
+	l.send(svc, control, openStream(log.ModeSigned, svc.name, svc.public()),
+		draft{kind: "migration.open", payload: log.MigrationOpen{Streams: []log.StreamOwner{{Owner: svc.name, Stream: data}}}.Marshal()})
+	l.send(svc, data, openStream(log.ModeSigned, svc.name, svc.public()))
+	l.send(svc, data, draft{kind: "migration.extract"})
+	hash := log.Hash{3} // of the event that the operator does not like
+	l.own("refusals", "log.refused", log.Refused{Count: 1, Reason: "policy", Route: "/v1/events"}.Marshal(),
+		log.Object{Name: data, Role: "stream"}, log.Object{Name: "3", Role: "seq"}, log.Object{Name: hex.EncodeToString(hash[:]), Role: "event"})
+	l.stream(data).Refuse(3, hash, uint64(len(l.records)-1))
+	l.migrateClose(svc, "crm")
+	return l
 }
 
 // The log's clock may not run ahead of the witnesses'.
@@ -551,6 +579,23 @@ func TestUnsupportedVersion(t *testing.T) {
 	s := newScene(t, l, "g", l.export())
 	s.file("pin", string(fork.checkpoint(uint64(len(fork.records)))))
 	s.audit(exitFailed, "FORK")
+
+	// A later version somewhere in the log is no excuse for what a stream without a gap shows.
+	for want, lie := range map[string]func(e *log.Entry){
+		"authentic.signature": func(e *log.Entry) { e.Sig.Sig[0] ^= 1 },
+		"replayed":            func(e *log.Entry) { e.Event.Log = "log.example/other" },
+	} {
+		l, _ = smallLog()
+		e, err := log.ParseEntry(l.records[6].Entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lie(&e)
+		l.records[6].Entry = e.Marshal()
+		l.rehash()
+		l.add([]byte(later), nil)
+		newScene(t, l, "g", l.export()).want(exitFailed, want, "unsupported version")
+	}
 
 	// What one can have caused is: here the end of a stream that a close lists.
 	l, _ = smallLog()

@@ -82,7 +82,7 @@ def cosign(text, n, time):
     return ("\u2014 %s %s\n" % (key.name, p.b64(key.id + time.to_bytes(8, "big") + signature))).encode()
 
 
-def whole_log():
+def whole_log(refused=True):
     """A complete migration: a control stream, a signed stream with a refusal, and one that the log keeps."""
     log = FakeLog()
     log.register("owner", "crm")  # 1
@@ -95,10 +95,12 @@ def whole_log():
     log.add(load, "stream.open")  # 5
     log.add(load, "migration.load", {"row": 1}, tail=False)  # 6
     log.receipts.append(log.add(load, "migration.load", {"row": 2}))  # 7
-    refused = load.next("migration.load")["event"]
-    load.first = load.seq + 1
-    objects = [{"name": load.stream, "role": "stream"}, {"name": str(load.seq), "role": "seq"}]
-    objects.append({"name": p.event_hash(refused).hex(), "role": "event"})
+    objects = []
+    if refused:
+        gone = load.next("migration.load")["event"]
+        load.first = load.seq + 1
+        objects = [{"name": load.stream, "role": "stream"}, {"name": str(load.seq), "role": "seq"}]
+        objects.append({"name": p.event_hash(gone).hex(), "role": "event"})
     log.own("log/refusals", "log.refused", None, objects)  # 8
     log.add(load, "stream.close")  # 9
     log.add(kept, "stream.open")  # 10

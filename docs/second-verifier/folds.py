@@ -9,23 +9,28 @@ import piperoll as p
 
 
 class Fault(ValueError):
-    """A well-formed entry that does not fit; level says what it breaks."""
+    """A well-formed entry that does not fit; level says what it breaks.
 
-    def __init__(self, what, level="Integrity"):
+    certain says that no entry of another stream, if it could be read, would excuse it.
+    """
+
+    def __init__(self, what, level="Integrity", certain=True):
         super().__init__(what)
-        self.level = level
+        self.level, self.certain = level, certain
 
 
-def fault_unless(condition, what, level="Integrity"):
+def fault_unless(condition, what, level="Integrity", certain=True):
     if not condition:
-        raise Fault(what, level)
+        raise Fault(what, level, certain)
 
 
 class Keyring:
     """key.registered and key.revoked, in the order of the log."""
 
-    def __init__(self, origin):
+    def __init__(self, origin, brought=None):
+        """brought are the keys of the submitters file, by principal and key id."""
         self.origin, self.keys, self.whole = origin, {}, True  # whole: all key entries so far are at hand
+        self.brought = brought or {}
         self.uses = []  # (key id, principal, index) of valid tails
 
     def apply(self, index, kind, payload):
@@ -47,20 +52,28 @@ class Keyring:
             text = p.possession_text(self.origin, principal, public)
             good = p.ed25519.verify(public, text, p.unb64(payload["proof"]))
             fault_unless(good, "possession is not proven")
-        before = self.keys.get(p.unb64(payload["previous"]["key"])) if "previous" in payload else None
+        before = self._before(principal, payload) if "previous" in payload else None
         if "previous" in payload and (before is not None or self.whole):
             known = before and before["principal"] == principal and before["revoked"] is None
             fault_unless(known, "previous key is not a valid one of the principal")
             text = p.succession_text(self.origin, principal, public)
             fault_unless(p.check_sig(payload["previous"], before["public"], text), "succession does not verify")
         self.keys[key] = self._state(public, principal, index)
-        if "proof" in payload and before is not None:
+        if "proof" in payload and "previous" in payload:
             self.keys[key]["vouched"] = p.unb64(payload["previous"]["key"])
+            self.keys[key]["seen"] = before is not None
+
+    def _before(self, principal, payload):
+        """The previous key; after a gap one that the auditor brought will do, though its registration was not seen."""
+        key = p.unb64(payload["previous"]["key"])
+        if key not in self.keys and not self.whole and (principal, key) in self.brought:
+            return self._state(self.brought[principal, key], principal, None)
+        return self.keys.get(key)
 
     @staticmethod
     def _state(public, principal, index):
-        """A key. principal is None if its registration was not seen; vouched is the key that did so for a proven one."""
-        return {"public": public, "principal": principal, "registered": index, "revoked": None, "doubtful": None, "vouched": None}
+        """A key. principal is None if its registration was not seen; vouched is the key that did so for a proven one, seen if that was checked."""
+        return {"public": public, "principal": principal, "registered": index, "revoked": None, "doubtful": None, "vouched": None, "seen": True}
 
     def why_not(self, key, principal, index):
         """Why principal may not use this key id at index, or None."""
@@ -76,10 +89,18 @@ class Keyring:
         return None
 
     def counts(self, listed, principal, key):
-        """Whether key is listed (pairs of principal and key id), or a chain of keys from one that is vouches for it."""
-        while key is not None and (principal, key) not in listed:
-            key = self.keys[key]["vouched"] if key in self.keys else None
-        return key is not None
+        """Whether key is listed (by principal and key id), or a chain of keys from one that is vouches for it.
+
+        None if a registration that could say so was not seen.
+        """
+        while (principal, key) not in listed:
+            state = self.keys.get(key)
+            if state is None or state["principal"] is None or not state["seen"]:
+                return None
+            if state["vouched"] is None:
+                return False
+            key = state["vouched"]
+        return True
 
     def bad_uses(self):
         """Uses that what was seen later, after a gap, shows to be bad: (index, why)."""
@@ -96,14 +117,16 @@ class Stream:
         self.opened, self.closed, self.migration = None, False, None
         self.pending = self.signed = self.kept = self.unknown = 0  # events, by who vouches for them
         self.lost = False  # events are missing, so what the next tail covers is not known
-        self.signers = set()  # (owner, key id) of valid tails
+        self.gap = False  # events are missing, here or before
+        self.refused = 0  # events whose seq a refusal took
+        self.signers = {}  # (owner, key id) of valid tails: how many events they cover
 
     def tail_first(self):
         return self.request_end + 1
 
     def skip_to(self, seq, prev):
         """Goes on after missing events: the next one has this seq."""
-        self.seq, self.head, self.lost = seq - 1, prev, True
+        self.seq, self.head, self.lost, self.gap = seq - 1, prev, True, True
         self.unknown, self.pending = self.unknown + self.pending, 0
 
     def add(self, index, entry, opening=None):
@@ -151,16 +174,18 @@ class Stream:
         fault_unless(good, "tail signature does not verify", "Authenticity")
         if self.keyring is not None:
             why = self.keyring.why_not(p.unb64(sig["key"]), owner, index)
-            fault_unless(why is None, why, "Authenticity")
+            fault_unless(why is None, why, "Authenticity", certain=False)
             self.keyring.uses.append((p.unb64(sig["key"]), owner, index))
-        self.signers.add((owner, p.unb64(sig["key"])))
+        signer = owner, p.unb64(sig["key"])
+        self.signers[signer] = self.signers.get(signer, 0) + self.pending + 1
 
     def refuse(self, seq, refused_hash):
         """A refusal takes the next seq, and ends its request: no later tail reaches what came before."""
         fault_unless(not self.closed, "stream is closed")
         fault_unless(seq == self.seq + 1, "refused seq is not the next")
         self.seq = self.request_end = seq
-        self.head = refused_hash
+        self.head, self.lost = refused_hash, False
+        self.refused += 1
         self.unknown, self.pending = self.unknown + self.pending, 0
 
 

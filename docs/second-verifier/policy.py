@@ -93,8 +93,8 @@ class Policy:
 
 
 def submitters(text):
-    """{(principal, key id)} of lines PRINCIPAL VKEY."""
-    pinned, seen = set(), set()
+    """{(principal, key id): public key} of lines PRINCIPAL VKEY."""
+    pinned = {}
     p.require(len(text) <= 1 << 20, "submitters file of %d bytes" % len(text))
     for line in text.decode("ascii", "replace").split("\n"):
         if line == "" or line.startswith("#"):
@@ -103,7 +103,6 @@ def submitters(text):
         p.name(principal)
         p.require(space == " ", "want PRINCIPAL VKEY")
         key = p.parse_vkey(vkey).public
-        p.require(key not in seen, "one key on two lines")
-        seen.add(key)
-        pinned.add((principal, p.key_id(key)))
+        p.require(key not in pinned.values(), "one key on two lines")
+        pinned[principal, p.key_id(key)] = key
     return pinned

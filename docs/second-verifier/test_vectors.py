@@ -227,12 +227,28 @@ class Keys(unittest.TestCase):
 
     def test_vouched_for(self):
         ids = [p.key_id(f.public(name)) for name in "abc"]
-        listed = {("svc", ids[0])}
+        listed = {("svc", ids[0]): f.public("a")}
         self.assertEqual([self.ring(*"abc").counts(listed, "svc", key) for key in ids], [True] * 3)
         self.assertEqual([self.ring(*"abc").counts(listed, "other", key) for key in ids], [False] * 3)
         for missing in ("proof", "previous"):
             ring = self.ring(*"abc", without=[("b", missing)])
             self.assertEqual([ring.counts(listed, "svc", key) for key in ids], [True, False, False])
+
+    def test_listed_around_a_gap(self):
+        """A listed key vouches though its registration was not seen; what was not seen may vouch for what follows it."""
+        public, ids = f.public("b"), [p.key_id(f.public(name)) for name in "ab"]
+        made = {"key": p.b64(public), "principal": "svc", "proof": p.b64(p.ed25519.sign(f.seed("b"), p.possession_text(f.ORIGIN, "svc", public)))}
+        made["previous"] = p.make_sig(f.seed("a"), p.succession_text(f.ORIGIN, "svc", public))
+        for listed, want in (({("svc", ids[0]): f.public("a")}, True), ({("other", ids[0]): f.public("a")}, None)):
+            ring = folds.Keyring(f.ORIGIN, listed)
+            ring.whole = False
+            ring.apply(9, "key.registered", made)
+            self.assertIs(ring.counts(listed, "svc", ids[1]), want)
+        ring = folds.Keyring(f.ORIGIN, {("svc", ids[0]): f.public("c")})
+        ring.whole = False
+        with self.assertRaises(folds.Fault):
+            ring.apply(9, "key.registered", made)
+        self.assertIsNone(ring.counts({}, "svc", ids[1]))
 
     def test_around_a_gap(self):
         ring, a = self.ring("a", whole=False), p.key_id(f.public("a"))

@@ -42,7 +42,13 @@ class Verify(unittest.TestCase):
             self.assertIn(word, out)
 
     def test_whole(self):
-        self.check(0, "Integrity     PASS", "Authenticity  NOT CHECKED", "Completeness  PASS", "attested by the log alone", "quorum none")
+        self.check(0, "Integrity     PASS", "Authenticity  NOT CHECKED", "attested by the log alone", "quorum none")
+
+    def test_refused(self):
+        """A log can refuse what it has acknowledged, and all that its owner signed afterwards still fits."""
+        self.check(0, "Completeness  NOT CHECKED", "seq 4 of stream crm-2026/load.1 was refused", "migration crm-2026: 1 of its events were refused")
+        self.show(fakelog.whole_log(refused=False).files())
+        self.check(0, "Completeness  PASS")
 
     def test_without_submitters(self):
         code, out = self.run_verify("-policy", self.at / "policy")
@@ -124,6 +130,9 @@ class Verify(unittest.TestCase):
         self.check(1, "no proof")
         self.show(files | {"receipts/000000000007.receipt": self.receipt(7, f.filler("another leaf"))})
         self.check(1, "CONVICTS")
+        log.entries[7] = log.entries[7].replace(b'"log":"%s"' % f.ORIGIN.encode(), b'"log":"other"')
+        self.show(log.files())
+        self.check(1, "made for log other")
 
     def receipt(self, index, leaves, count=1, received=None):
         received = f.NOW + 1000 + index if received is None else received

@@ -156,7 +156,7 @@ class Verification:
 
     def entries(self):
         """Proves and folds every entry, in the order of the log."""
-        self.keyring = folds.Keyring(self.checkpoint.origin)
+        self.keyring = folds.Keyring(self.checkpoint.origin, self.pinned)
         indexes = sorted(self.directory.numbers[".json"])
         self.keyring.whole = indexes[:1] == [0]
         for index in indexes:
@@ -238,7 +238,7 @@ class Verification:
         event = entry["event"]
         kind = event["kind"]
         if event["log"] != self.checkpoint.origin:
-            self.fail("Integrity", "entry %d was made for log %s" % (index, event["log"]), certain=False)
+            self.fail("Integrity", "entry %d was made for log %s" % (index, event["log"]))
             return
         if kind in ("key.registered", "key.revoked"):
             if payload is None:
@@ -286,13 +286,15 @@ class Verification:
         try:
             stream.add(index, entry, payload if event["kind"] == "stream.open" else None)
         except folds.Fault as fault:
-            self.fail(fault.level, "entry %d in stream %s: %s" % (index, name, fault), certain=False)
+            self.fail(fault.level, "entry %d in stream %s: %s" % (index, name, fault), certain=fault.certain and not stream.gap)
             if seq == stream.seq + 1:  # go on from there, to find what else is wrong
                 stream.seq, stream.head = seq, p.event_hash(event)
         taken = folds.refusal(event)
         if taken and taken[0] in self.streams:
             try:
                 self.streams[taken[0]].refuse(*taken[1:])
+                text = "entry %d: seq %d of stream %s was refused: the log alone says so"
+                self.report.skipped["Completeness"].append(text % (index, taken[1], taken[0]))
             except folds.Fault as fault:
                 self.fail("Integrity", "entry %d: %s" % (index, fault), certain=False)
 
@@ -387,7 +389,12 @@ class Verification:
                 stream.unknown += stream.pending
         signed, kept, unknown = (sum(getattr(s, word) for s in found) for word in ("signed", "kept", "unknown"))
         for owner, key in sorted(set().union(*[s.signers for s in found]) if self.pinned is not None else ()):
-            if not self.keyring.counts(self.pinned, owner, key):
+            counts = self.keyring.counts(self.pinned, owner, key)
+            if counts is None:
+                covered = sum(s.signers.get((owner, key), 0) for s in found)
+                signed, unknown = signed - covered, unknown + covered
+                skipped.append("whether a key of the submitters file vouches for key %s of %s is not known" % (key.hex(), owner))
+            elif not counts:
                 self.fail("Authenticity", "key %s of %s is not in the submitters file" % (key.hex(), owner), certain=False)
         for index, why in self.keyring.bad_uses():
             self.fail("Authenticity", "entry %d: %s" % (index, why), certain=False)
@@ -411,6 +418,7 @@ class Verification:
         complete = 0
         for name, m in sorted(self.migrations.items()):
             at_hand = {s.name: (s.seq, s.head) for s in self.streams.values() if s.migration == name}
+            refused = sum(self.streams[s].refused for s in at_hand)
             control = m["control"]
             if m["plain"]:
                 self.report.skipped["Completeness"].append("%s was never opened as a migration" % name)
@@ -423,7 +431,9 @@ class Verification:
                 missing = folds.account(control, m["opened"]["streams"], m["close"]["streams"], at_hand)
             for what in missing:
                 self.fail("Completeness", "INCOMPLETE: migration %s: %s" % (name, what), certain=False)
-            complete += not missing
+            if refused and not missing:
+                self.report.skipped["Completeness"].append("migration %s: %d of its events were refused: the log alone says so" % (name, refused))
+            complete += not missing and not refused
         withheld = len(self.withheld - self.erased)
         text = "%d migrations are complete; payloads: %d disclosed, %d erased, %d withheld"
         counts = complete, self.counts["payloads"], len(self.withheld & self.erased), withheld
