@@ -207,6 +207,22 @@ func TestSecondVerifierAgreesOnStories(t *testing.T) {
 	}
 }
 
+// rotated is a log in which a key that the auditor does not list, entry 9, takes
+// over from one that they do, entry 1; and one of the two is not shown.
+func rotated(gone uint64) func() (*fakeLog, files) {
+	return func() (*fakeLog, files) {
+		l, svc := smallLog()
+		next := &submitter{svc.name, newKey()}
+		proof := log.Sign(next.key, log.PossessionText(l.origin, svc.name, next.public())).Sig
+		previous := log.Sign(svc.key, log.SuccessionText(l.origin, svc.name, next.public()))
+		l.own("keys", "key.registered", log.KeyRegistered{Key: next.public(), Previous: &previous, Principal: svc.name, Proof: &proof}.Marshal())
+		l.send(next, "x/a", openStream(log.ModeSigned, svc.name, next.public()))
+		f := l.export()
+		f.remove(gone)
+		return l, f
+	}
+}
+
 // oddities are logs that are intact, or not to be trusted on sight, or new.
 func oddities() []badStory {
 	after := func(do func(l *fakeLog, svc *submitter)) func() (*fakeLog, files) {
@@ -230,6 +246,8 @@ func oddities() []badStory {
 			l.send(svc, "x/a", openStream(log.ModeSigned, svc.name, svc.public()), draft{kind: "x.note"})
 		}), nil},
 		{"event replaced by a refusal", func() (*fakeLog, files) { l := replaced(); return l, l.export() }, nil},
+		{"registration of a brought key gone, its successor signs", rotated(1), nil},
+		{"registration of a successor gone, and it signs", rotated(9), nil},
 		{"control entry gone", taken(func(_ *fakeLog, f files) { f.remove(1) }), nil},
 		{"log.open gone, with its receipt", taken(func(_ *fakeLog, f files) { f.remove(0) }), nil},
 		{"key revoked", after(func(l *fakeLog, svc *submitter) {

@@ -488,6 +488,17 @@ func TestEventReplacedByARefusal(t *testing.T) {
 		"NOT CHECKED: Completeness, Semantics (exit 0)")
 }
 
+// An auditor who has a part of a log judges keys by those that they brought.
+func TestSuccessorAroundAGap(t *testing.T) {
+	for gone, want := range map[uint64]string{
+		1: "2 keys that signed are listed in the submitters file, or descend from one that is",
+		9: "whether a key that the submitters file lists",
+	} {
+		l, f := rotated(gone)()
+		newScene(t, l, "g", f).want(exitOK, want, "Authenticity  NOT CHECKED", "whether a key was registered or revoked is not known")
+	}
+}
+
 // replaced is a whole migration, of which one event became a refusal.
 func replaced() *fakeLog {
 	l := newLog("log.example/crm")
