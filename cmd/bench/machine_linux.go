@@ -29,6 +29,18 @@ func fileSystem(dir string) string {
 	return fmt.Sprintf("file system 0x%x", st.Type)
 }
 
+// settle waits until the disk has all that was written.
+func settle() { unix.Sync() }
+
+// room is how many bytes are free for a folder.
+func room(dir string) uint64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0
+	}
+	return st.Bavail * uint64(st.Bsize)
+}
+
 func kernel() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {

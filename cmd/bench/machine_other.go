@@ -9,6 +9,10 @@ func dataSync(f *os.File) error { return f.Sync() }
 
 func fileSystem(string) string { return "file system unknown" }
 
+func settle() {}
+
+func room(string) uint64 { return 0 }
+
 func kernel() string { return "unknown" }
 
 func loadAverage() string { return "unknown" }

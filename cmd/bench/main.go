@@ -33,6 +33,9 @@ import (
 )
 
 func main() {
+	if runtime.GOMAXPROCS(0) < 4 { // as the server does
+		runtime.GOMAXPROCS(4)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Stdout, os.Args[1:])
 	stop()
@@ -63,7 +66,11 @@ type env struct {
 	seconds int    // of load
 	server  string // path of the logserver binary
 	raw     *rawLog
+	keep    bool // what the rounds write, until all are done
 }
+
+// roomBytes is about what all rounds write.
+const roomBytes = 40 << 30
 
 func run(ctx context.Context, out io.Writer, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -88,7 +95,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // scratch
-	e := env{dir: dir, seconds: *seconds}
+	e := env{dir: dir, seconds: *seconds, keep: room(dir) > roomBytes}
 	if e.server, err = buildServer(ctx, dir); err != nil {
 		return err
 	}
@@ -98,6 +105,9 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	defer func() { _ = e.raw.close() }() // what mattered has been synced
 	show(out, "%s, %s/%s, %d cores, kernel %s, %s; rounds of %d s; load average before: %s\n\n", runtime.Version(),
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), kernel(), disk, *seconds, loadAverage())
+	if !e.keep {
+		show(out, "Less than %d GiB are free: each round's files are removed after it, which makes the next ones slower.\n\n", roomBytes>>30)
+	}
 	return measure(ctx, out, e, sets(*rounds), match, *strict)
 }
 

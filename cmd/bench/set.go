@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -70,31 +69,25 @@ func (s set) run(ctx context.Context, e env, match *regexp.Regexp) ([]line, erro
 	return lines, nil
 }
 
-// once runs a bench in a folder of its own.
+// once runs a bench in a folder of its own, which stays until the end, if the
+// disk has room: a file system that has just removed many files is slow to make
+// new ones (ext4 passes over inodes freed in the last five minutes, one by one),
+// and tells the disk of all the room that was freed.
 func once(ctx context.Context, e env, b bench) (figures, error) {
-	parent := e.dir
-	e.dir = filepath.Join(parent, "round")
-	if err := os.Mkdir(e.dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(e.dir, "round")
+	if err != nil {
 		return nil, err
 	}
+	e.dir = dir
 	before := readUsage()
 	f, err := b.run(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	f[foreign] = readUsage().since(before).foreign()
-	if err := os.RemoveAll(e.dir); err != nil {
-		return nil, err
+	if !e.keep {
+		err = os.RemoveAll(e.dir)
 	}
-	settle(parent) // or the next bench pays for the files removed here
-	return f, nil
-}
-
-// settle waits until the disk knows of what was done in a folder. Where a
-// folder cannot be synced nothing is lost but quiet.
-func settle(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		_ = d.Close()
-	}
+	settle() // or the next bench pays for what this one left unwritten
+	return f, err
 }
