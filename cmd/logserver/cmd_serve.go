@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/pipe-roll/piperoll/docs/api"
@@ -24,6 +25,12 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
+
+// processorsMin is how many processors the Go runtime is told of at least. The
+// journal's writer and keeper and the tree's rounds and syncs wait in system
+// calls, each with a processor that the runtime takes back only after a while:
+// on two cores all could be waiting, and nobody serve requests.
+const processorsMin = 4
 
 func cmdServe(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {
 	fs := newFlags("serve", errOut, `logserver serve -config FILE
@@ -47,6 +54,9 @@ Example:
 	if err != nil {
 		printf(errOut, "logserver: %v\n", err)
 		return exitUsage
+	}
+	if runtime.GOMAXPROCS(0) < processorsMin {
+		runtime.GOMAXPROCS(processorsMin)
 	}
 	logger := slog.New(slog.NewJSONHandler(errOut, nil))
 	if err := serve(ctx, c, logger); err != nil {

@@ -12,8 +12,8 @@ import (
 const (
 	// A segment is zeroed in pieces, each written back, with pauses, so that a commit's sync never queues behind more
 	// than one piece. Only the whole is synced: each sync of a file that has grown commits the file system's journal.
-	pieceBytes = 256 << 10
-	piecePause = 10 * time.Millisecond
+	pieceBytes = 64 << 10
+	piecePause = 3 * time.Millisecond
 	retryPause = time.Second
 )
 
