@@ -31,8 +31,8 @@ func integers(v reflect.Value) (found []reflect.Value) {
 	case reflect.Uint64:
 		found = append(found, v)
 	case reflect.Struct:
-		for i := range v.NumField() {
-			found = append(found, integers(v.Field(i))...)
+		for _, field := range v.Fields() {
+			found = append(found, integers(field)...)
 		}
 	case reflect.Pointer:
 		found = integers(v.Elem())

@@ -124,7 +124,7 @@ func mutants(f files) []mutant {
 		if filepath.Ext(path) == filepath.Ext(next) {
 			all = append(all, mutant{"swapped " + path + " and " + next, files{path: f[next], next: text}})
 		}
-		if index := strings.TrimPrefix(path, "events/"); index != path {
+		if index, ok := strings.CutPrefix(path, "events/"); ok {
 			number := must(log.ParseExportName("events", index)).Number
 			gone := files{}
 			for _, kind := range []log.ExportKind{log.ExportEvent, log.ExportProof, log.ExportPayload, log.ExportSalt} {
