@@ -14,6 +14,8 @@ const (
 	// than one piece. Only the whole is synced: each sync of a file that has grown commits the file system's journal.
 	pieceBytes = 64 << 10
 	piecePause = 3 * time.Millisecond
+	// One that is late is zeroed in larger pieces without pauses: a commit that waits for the whole of it waits longer.
+	hurryBytes = 512 << 10
 	retryPause = time.Second
 )
 
@@ -210,9 +212,13 @@ func (j *Journal) syncDir(name string) error {
 // zero fills a file with zeros. Blocks that were written once, even with zeros, cost a sync nothing but their data;
 // blocks that were only reserved cost it a commit of the file system's journal.
 func (j *Journal) zero(f disk.File, number uint64) error {
-	zeros := make([]byte, min(pieceBytes, j.c.SegmentBytes))
+	zeros := make([]byte, min(hurryBytes, j.c.SegmentBytes))
+	hurry := false
 	for off := int64(0); off < j.c.SegmentBytes; {
-		n := min(int64(len(zeros)), j.c.SegmentBytes-off)
+		n := min(pieceBytes, j.c.SegmentBytes-off)
+		if hurry {
+			n = min(hurryBytes, j.c.SegmentBytes-off)
+		}
 		if _, err := f.WriteAt(zeros[:n], off); err != nil {
 			return err
 		}
@@ -220,40 +226,41 @@ func (j *Journal) zero(f disk.File, number uint64) error {
 			return err
 		}
 		off += n
-		if err := j.pace(number, off); err != nil {
+		var err error
+		if hurry, err = j.pace(number, off); err != nil {
 			return err
 		}
 	}
 	return f.Sync()
 }
 
-// pace waits until the next piece of a segment that is done up to off may be written.
-func (j *Journal) pace(number uint64, off int64) error {
+// pace waits until the next piece of a segment that is done up to off may be written, and tells whether it is late.
+func (j *Journal) pace(number uint64, off int64) (hurry bool, err error) {
 	for !j.c.inline {
 		j.mu.Lock()
 		stopping, urgent := j.stopping, j.urgent > 0
 		// The second one ahead is made just as fast as the current one fills; the first one ahead, missing only after
 		// opening, at a pace of its own.
 		wait := number > j.placeSegment+1 && off > j.placeOff
-		late := number <= j.placeSegment+1 && off < 2*j.placeOff
+		late := number <= j.placeSegment+1 && off < 2*j.placeOff || off+4*hurryBytes < j.placeOff
 		j.mu.Unlock()
 		switch {
 		case urgent, late:
-			return nil
+			return true, nil
 		case stopping:
-			return errAborted
+			return false, errAborted
 		case !wait:
 			time.Sleep(piecePause)
-			return nil
+			return false, nil
 		}
 		select {
 		case <-j.work:
 		case <-j.failed:
-			return j.stopped()
+			return false, j.stopped()
 		case <-j.closing:
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // awaitPreparation returns after the next preparation has ended. Its error wraps ErrBusy if that failed, or if the one

@@ -89,7 +89,8 @@ func (t *Tree) pay(owed *debt, d dirty) (took time.Duration, err error) {
 		return 0, nil
 	}
 	owed.files = append(owed.files, d)
-	if d.bytes <= smallBytes {
+	// When the rounds are far ahead there is no pause to save: the sync writes the data as well.
+	if d.bytes <= smallBytes || len(t.queue) > queueFiles/4 {
 		return 0, nil
 	}
 	began := time.Now()
