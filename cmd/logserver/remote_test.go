@@ -299,7 +299,6 @@ func TestAnExportThatIsCutOffLeavesNothingInTheWay(t *testing.T) {
 	if got := there(); got != nil {
 		t.Errorf("after an interrupt there is %v", got)
 	}
-	l.lie = nil
 	// Somebody pulls the plug.
 	must(t, os.MkdirAll(out+".part/events", 0o755))
 	must(t, os.WriteFile(out+".part/events/000000000000.json", []byte(`{"eve`), 0o600))
