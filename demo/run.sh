@@ -39,7 +39,7 @@ say "it moves 100,000 customers with their orders and invoices, and logs every s
 service=(-url "$url" -token-file "$work/crm.token" -log-vkey "$work/log/log.vkey" -principal crm-migrator -key "$work/crm.key")
 bin/crm -dir "$work/crm" -customers "${DEMO_CUSTOMERS:-100000}" -out "$work/kept" "${service[@]}"
 
-say "OpenLineage events of real Spark and Airflow runs, and an example of dbt, as payloads"
+say "OpenLineage events of real Spark, Airflow and dbt runs, and the specification's example, as payloads"
 find examples/openlineage/testdata -name '*.json*' -print0 | sort -z | xargs -0 bin/crm replay -dir "$work/replay" "${service[@]}"
 
 say "the auditor takes the evidence, and gets the keys by another channel"

@@ -192,8 +192,8 @@ func TestServiceAgainstARealLog(t *testing.T) {
 	}
 
 	crm(exitDone, append([]string{"replay"}, with(append([]string{"-out", filepath.Join(dir, "replay")}, lineageFiles(t)...)...)...)...)
-	if entries := s.kept(t, filepath.Join(dir, "replay")); len(entries) != 55 {
-		t.Errorf("%d entries of the replay, want 55", len(entries))
+	if entries := s.kept(t, filepath.Join(dir, "replay")); len(entries) != 79 {
+		t.Errorf("%d entries of the replay, want 79", len(entries))
 	}
 
 	// The log takes each migration once, and says so before anything is moved.
