@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pipe-roll/piperoll/cmd/bench/engine"
+	"github.com/pipe-roll/piperoll/cmd/bench/measure"
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
 	"golang.org/x/sync/errgroup"
@@ -35,7 +37,7 @@ var httpSizes = fmt.Sprintf("event %d B and payload %d B", httpEventBytes, httpP
 // requests makes n signed requests of a stream, each with batch events; one
 // more, the first, opens the stream.
 func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byte {
-	st := log.NewStream(benchOrigin, stream)
+	st := log.NewStream(engine.Origin, stream)
 	now := uint64(time.Now().UnixMilli())
 	all := make([][]byte, 0, n)
 	filler := fmt.Appendf(nil, "%q", strings.Repeat("x", httpPayloadBytes-2))
@@ -47,7 +49,7 @@ func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byt
 		}
 		for j := range count {
 			e := log.Event{
-				Actor: name, Kind: "migration.load", Log: benchOrigin, Migration: strings.Split(stream, "/")[0],
+				Actor: name, Kind: "migration.load", Log: engine.Origin, Migration: strings.Split(stream, "/")[0],
 				Objects: []log.Object{{Name: "crm.customers", Role: "source"}, {Name: "dwh.party", Role: "target"}},
 				Stream:  stream, Seq: st.Seq + 1, Prev: st.Hash, Time: now,
 			}
@@ -62,7 +64,7 @@ func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byt
 			st.Seq, st.Hash = e.Seq, e.Hash()
 			fmt.Fprintf(&b, `{"event":%s,"payload":%s,"salt":%q`, e.Marshal(), p.Bytes, base64.StdEncoding.EncodeToString(p.Salt[:]))
 			if j == count-1 {
-				fmt.Fprintf(&b, `,"sig":%s`, log.Sign(key, log.TailText(benchOrigin, stream, first, st.Seq, st.Hash)).Marshal())
+				fmt.Fprintf(&b, `,"sig":%s`, log.Sign(key, log.TailText(engine.Origin, stream, first, st.Seq, st.Hash)).Marshal())
 			}
 			b.WriteString("}\n")
 		}
@@ -71,14 +73,14 @@ func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byt
 	return all
 }
 
-// httpLoad sends signed batches over as many streams as connections. Each
+// load sends signed batches over as many streams as connections. Each
 // stream has a schedule of its own, between those of the others, and waits for
 // no other; its next request needs the answer to its last one, and is late,
 // and counted as late, if that is.
-func httpLoad(rate, batch int) func(context.Context, env) (figures, error) {
-	return func(ctx context.Context, e env) (f figures, err error) {
-		err = withServer(ctx, e, "1s", func(s *server) error {
-			f, err = s.load(ctx, time.Duration(batch)*time.Second/time.Duration(rate), max(1, rate/batch*e.seconds/connections), batch)
+func (binary serverBinary) load(rate, batch int) func(context.Context, measure.Env) (measure.Figures, error) {
+	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
+		err = binary.with(ctx, e, "1s", func(s *server) error {
+			f, err = s.load(ctx, time.Duration(batch)*time.Second/time.Duration(rate), max(1, rate/batch*e.Seconds/connections), batch)
 			return err
 		})
 		return f, err
@@ -86,7 +88,7 @@ func httpLoad(rate, batch int) func(context.Context, env) (figures, error) {
 }
 
 // load sends n requests on each connection, one every interval in all.
-func (s *server) load(ctx context.Context, interval time.Duration, n, batch int) (figures, error) {
+func (s *server) load(ctx context.Context, interval time.Duration, n, batch int) (measure.Figures, error) {
 	bodies := make([][][]byte, connections)
 	tokens := make([]string, connections)
 	for i := range connections {
@@ -100,7 +102,7 @@ func (s *server) load(ctx context.Context, interval time.Duration, n, batch int)
 			return nil, err
 		}
 	}
-	all := make(latencies, connections*n)
+	all := make([]time.Duration, connections*n)
 	g, ctx := errgroup.WithContext(ctx)
 	start := time.Now().Add(time.Second)
 	for i := range connections {
@@ -118,18 +120,18 @@ func (s *server) load(ctx context.Context, interval time.Duration, n, batch int)
 		})
 	}
 	err := g.Wait()
-	return all.figures(), err
+	return measure.Latencies(all), err
 }
 
 // published measures from sending an event to its proof under the published
 // checkpoint, at a light load, with events at random times of the cadence.
-func published(cadence string) func(context.Context, env) (figures, error) {
-	return func(ctx context.Context, e env) (f figures, err error) {
+func (binary serverBinary) published(cadence string) func(context.Context, measure.Env) (measure.Figures, error) {
+	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
 		every, err := time.ParseDuration(cadence)
 		if err != nil {
 			return nil, err
 		}
-		err = withServer(ctx, e, cadence, func(s *server) error {
+		err = binary.with(ctx, e, cadence, func(s *server) error {
 			f, err = s.publishing(ctx, every)
 			return err
 		})
@@ -137,10 +139,10 @@ func published(cadence string) func(context.Context, env) (figures, error) {
 	}
 }
 
-func (s *server) publishing(ctx context.Context, every time.Duration) (figures, error) {
+func (s *server) publishing(ctx context.Context, every time.Duration) (measure.Figures, error) {
 	const services, each = 32, 10
 	var mu sync.Mutex
-	var all latencies
+	var all []time.Duration
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range services {
 		name := fmt.Sprintf("svc%d", i)
@@ -164,7 +166,7 @@ func (s *server) publishing(ctx context.Context, every time.Duration) (figures, 
 		})
 	}
 	err := g.Wait()
-	return all.figures(), err
+	return measure.Latencies(all), err
 }
 
 // proven appends with Prefer: wait and wants a proof in the answer.
@@ -191,16 +193,21 @@ func (s *server) proven(ctx context.Context, token string, body []byte) error {
 	return err
 }
 
+var (
+	took  = measure.Quantity{Name: "took", Format: "%.1f", Unit: "s"}
+	acked = measure.Quantity{Name: "all acknowledged after", Format: "%.1f", Unit: "s"}
+)
+
 // sdk sends 100,000 events through the SDK and checks each inclusion proof.
-func sdk(ctx context.Context, e env) (f figures, err error) {
-	err = withServer(ctx, e, "1s", func(s *server) error {
+func (binary serverBinary) sdk(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
+	err = binary.with(ctx, e, "1s", func(s *server) error {
 		f, err = s.sdk(ctx)
 		return err
 	})
 	return f, err
 }
 
-func (s *server) sdk(ctx context.Context) (figures, error) {
+func (s *server) sdk(ctx context.Context) (measure.Figures, error) {
 	token, key, err := s.principal(ctx, "sdk")
 	if err != nil {
 		return nil, err
@@ -240,7 +247,7 @@ func (s *server) sdk(ctx context.Context) (figures, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	f := figures{acked: time.Since(began).Seconds()}
+	f := measure.Figures{acked: time.Since(began).Seconds()}
 	err = errors.Join(m.Close(ctx), c.Wait(ctx))
 	f[took] = time.Since(began).Seconds()
 	return f, err

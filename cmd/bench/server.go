@@ -17,10 +17,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pipe-roll/piperoll/cmd/bench/engine"
+	"github.com/pipe-roll/piperoll/cmd/bench/measure"
 	"github.com/pipe-roll/piperoll/log"
 )
-
-const benchOrigin = "log.example/bench"
 
 func buildServer(ctx context.Context, dir string) (string, error) {
 	file := filepath.Join(dir, "logserver")
@@ -28,6 +28,9 @@ func buildServer(ctx context.Context, dir string) (string, error) {
 	cmd.Stderr = os.Stderr
 	return file, cmd.Run()
 }
+
+// A serverBinary is the path of the logserver.
+type serverBinary string
 
 // A server is the real logserver in a process of its own.
 type server struct {
@@ -37,10 +40,10 @@ type server struct {
 	http  *http.Client
 }
 
-// withServer serves a new log while f runs, and stops the server whatever happens.
-func withServer(ctx context.Context, e env, publish string, f func(*server) error) error {
-	s := &server{dir: filepath.Join(e.dir, "log"), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
-	init := exec.CommandContext(ctx, e.server, "init", "-dir", s.dir, "-origin", benchOrigin, "-listen", "127.0.0.1:0")
+// with serves a new log while f runs, and stops the server whatever happens.
+func (binary serverBinary) with(ctx context.Context, e measure.Env, publish string, f func(*server) error) error {
+	s := &server{dir: filepath.Join(e.Dir, "log"), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
+	init := exec.CommandContext(ctx, string(binary), "init", "-dir", s.dir, "-origin", engine.Origin, "-listen", "127.0.0.1:0")
 	init.Stderr = os.Stderr
 	if err := init.Run(); err != nil {
 		return fmt.Errorf("init a log in %s: %w", s.dir, err)
@@ -54,7 +57,7 @@ func withServer(ctx context.Context, e env, publish string, f func(*server) erro
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, e.server, "serve", "-config", config)
+	cmd := exec.CommandContext(ctx, string(binary), "serve", "-config", config)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Start(); err != nil {
@@ -75,7 +78,7 @@ func (s *server) await(ctx context.Context) error {
 			s.url = "http://" + strings.TrimSpace(string(addr))
 			token, err := os.ReadFile(filepath.Join(s.dir, "admin.token"))
 			s.admin = strings.TrimSpace(string(token))
-			time.Sleep(warmUp)
+			time.Sleep(engine.WarmUp)
 			return err
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -1,4 +1,5 @@
-package main
+// Package engine puts the log's machinery under a load, without HTTP.
+package engine
 
 import (
 	"context"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pipe-roll/piperoll/cmd/bench/measure"
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
 	"github.com/pipe-roll/piperoll/log/index"
@@ -20,36 +22,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// warmUp is the time in which the first segments are prepared.
-const warmUp = 2 * time.Second
+// WarmUp is the time in which the first segments are prepared.
+const WarmUp = 2 * time.Second
 
-// A load is openLoop or saturate.
-type load func(ctx context.Context, e env, add appender) (figures, error)
+// Origin of every log that a bench makes.
+const Origin = "log.example/bench"
 
-func engineOpen(ctx context.Context, e env) (figures, error) { return entries(ctx, e, openLoop) }
-
-func engineSaturated(ctx context.Context, e env) (figures, error) { return entries(ctx, e, saturate) }
-
-func payloadsOpen(ctx context.Context, e env) (figures, error) { return payloads(ctx, e, openLoop) }
-
-func payloadsSaturated(ctx context.Context, e env) (figures, error) {
-	return payloads(ctx, e, saturate)
-}
-
-// entries loads a journal whose tree is integrated, signed and published with
+// Entries loads a journal whose tree is integrated, signed and published with
 // entries of 1 KiB and no payloads.
-func entries(ctx context.Context, e env, run load) (f figures, err error) {
-	err = withTree(ctx, e.dir, func(ctx context.Context, j *journal.Journal) error {
-		entry := make([]byte, entryBytes)
-		rand.Read(entry)
-		time.Sleep(warmUp)
-		f, err = run(ctx, e, func(ctx context.Context, _ int) error {
-			_, err := j.Append(ctx, []log.Record{{Entry: entry}})
+func Entries(run measure.Load) func(context.Context, measure.Env) (measure.Figures, error) {
+	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
+		err = withTree(ctx, e.Dir, func(ctx context.Context, j *journal.Journal) error {
+			entry := make([]byte, measure.EntryBytes)
+			rand.Read(entry)
+			time.Sleep(WarmUp)
+			f, err = run(ctx, e, func(ctx context.Context, _ int) error {
+				_, err := j.Append(ctx, []log.Record{{Entry: entry}})
+				return err
+			})
 			return err
 		})
-		return err
-	})
-	return f, err
+		return f, err
+	}
 }
 
 // withTree runs f on a new journal that a tree follows.
@@ -79,7 +73,7 @@ func withTree(ctx context.Context, dir string, f func(ctx context.Context, j *jo
 }
 
 func newTree(dir string, j *journal.Journal, logger *slog.Logger) (*tiles.Tree, error) {
-	skey, vkey, err := note.GenerateKey(rand.Reader, benchOrigin)
+	skey, vkey, err := note.GenerateKey(rand.Reader, Origin)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +87,7 @@ func newTree(dir string, j *journal.Journal, logger *slog.Logger) (*tiles.Tree, 
 	}
 	c := tiles.Config{
 		Dir: filepath.Join(dir, "tiles"), StateDir: filepath.Join(dir, "state"), AnchorDir: filepath.Join(dir, "anchor"),
-		FS: disk.OS(), Origin: benchOrigin, Signer: signer, Verifier: verifier, Source: j, Logger: logger,
+		FS: disk.OS(), Origin: Origin, Signer: signer, Verifier: verifier, Source: j, Logger: logger,
 	}
 	if err := tiles.Create(c); err != nil {
 		return nil, err
@@ -101,37 +95,46 @@ func newTree(dir string, j *journal.Journal, logger *slog.Logger) (*tiles.Tree, 
 	return tiles.Open(c)
 }
 
-// payloads loads the same with what each event of a service costs besides: the
+// Payloads loads the same with what each event of a service costs besides: the
 // sequencer gives it its place, its payload is sealed, and the index follows.
-func payloads(ctx context.Context, e env, run load) (f figures, err error) {
-	err = withTree(ctx, e.dir, func(ctx context.Context, j *journal.Journal) (err error) {
-		logger := slog.New(slog.DiscardHandler)
-		x, err := index.Open(index.Config{Dir: filepath.Join(e.dir, "index"), Origin: benchOrigin, Logger: logger})
-		if err != nil {
+func Payloads(run measure.Load) func(context.Context, measure.Env) (measure.Figures, error) {
+	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
+		err = withTree(ctx, e.Dir, func(ctx context.Context, j *journal.Journal) error {
+			return withSequencer(ctx, e.Dir, j, func(ctx context.Context, seq *sequencer.Sequencer) error {
+				time.Sleep(WarmUp)
+				f, err = run(ctx, e, submitter(seq))
+				return err
+			})
+		})
+		return f, err
+	}
+}
+
+// withSequencer runs f with a sequencer for a new journal that an index follows to the end.
+func withSequencer(ctx context.Context, dir string, j *journal.Journal, f func(context.Context, *sequencer.Sequencer) error) (err error) {
+	logger := slog.New(slog.DiscardHandler)
+	x, err := index.Open(index.Config{Dir: filepath.Join(dir, "index"), Origin: Origin, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.Close()) }()
+	seq := sequencer.New(sequencer.Config{
+		Origin: Origin, Journal: orderOf{j}, Index: x, Control: noControl{}, Logger: logger, QueueRequests: 1 << 16,
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	running, stop := context.WithCancel(ctx)
+	g.Go(func() error { return seq.Run(running) })
+	g.Go(func() error {
+		if err := x.Follow(running, j); !errors.Is(err, context.Canceled) {
 			return err
 		}
-		defer func() { err = errors.Join(err, x.Close()) }()
-		seq := sequencer.New(sequencer.Config{
-			Origin: benchOrigin, Journal: orderOf{j}, Index: x, Control: noControl{}, Logger: logger, QueueRequests: 1 << 16,
-		})
-		g, ctx := errgroup.WithContext(ctx)
-		running, stop := context.WithCancel(ctx)
-		g.Go(func() error { return seq.Run(running) })
-		g.Go(func() error {
-			if err := x.Follow(running, j); !errors.Is(err, context.Canceled) {
-				return err
-			}
-			return nil
-		})
-		g.Go(func() error {
-			defer stop()
-			time.Sleep(warmUp)
-			f, err = run(ctx, e, submitter(seq))
-			return errors.Join(err, x.Wait(ctx, j.Size()))
-		})
-		return g.Wait()
+		return nil
 	})
-	return f, err
+	g.Go(func() error {
+		defer stop()
+		return errors.Join(f(ctx, seq), x.Wait(ctx, j.Size()))
+	})
+	return g.Wait()
 }
 
 const (
@@ -139,20 +142,22 @@ const (
 	payloadBytes      = 300
 )
 
-var payloadSizes = fmt.Sprintf("entry %d B and sealed payload %d B", payloadEntryBytes, payloadBytes)
+// PayloadSizes says what an event of Payloads has.
+var PayloadSizes = fmt.Sprintf("entry %d B and sealed payload %d B", payloadEntryBytes, payloadBytes)
 
-// submitter submits events with payloads to as many streams as there are
-// writers. The log keeps the streams, since then events may come in any order,
+const streams = 64
+
+// submitter submits events with payloads to some streams in turn. The log keeps the streams, since then events may come in any order,
 // as an open loop needs.
-func submitter(seq *sequencer.Sequencer) appender {
+func submitter(seq *sequencer.Sequencer) measure.Appender {
 	payload := &log.Payload{Bytes: fmt.Appendf(nil, "%q", strings.Repeat("x", payloadBytes-2))}
 	rand.Read(payload.Salt[:])
-	requests := make([]sequencer.Request, writers)
+	requests := make([]sequencer.Request, streams)
 	for i := range requests {
 		requests[i] = request(i, payload)
 	}
 	return func(ctx context.Context, n int) error {
-		req := requests[n%writers]
+		req := requests[n%streams]
 		req.Events = []log.Event{req.Events[0]} // the sequencer fills in the place
 		_, err := seq.Submit(ctx, req)
 		return err

@@ -1,4 +1,4 @@
-package main
+package measure
 
 import (
 	"context"
@@ -7,17 +7,18 @@ import (
 )
 
 const (
-	entryBytes = 1024
+	// EntryBytes is the size of an entry where a line of the table does not give another.
+	EntryBytes = 1024
 	// The file is written round and round: what counts is that its blocks are
 	// there and hold zeros or older entries, never that it is long.
 	rawFileBytes = 256 << 20
 	rawGroupMax  = 4096
 )
 
-// A rawLog is the least that is durable: what waits is written at the end of a
+// A Raw is the least that is durable: what waits is written at the end of a
 // file that was filled with zeros before, then synced, then acknowledged. One
 // file serves all rounds.
-type rawLog struct {
+type Raw struct {
 	f     *os.File
 	entry []byte
 	queue chan rawAppend
@@ -29,7 +30,8 @@ type rawAppend struct {
 	done  chan error
 }
 
-func newRawLog(file string) (*rawLog, error) {
+// NewRaw makes the file.
+func NewRaw(file string) (*Raw, error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return nil, err
@@ -45,19 +47,19 @@ func newRawLog(file string) (*rawLog, error) {
 		_ = f.Close() // the write's error says more
 		return nil, err
 	}
-	l := &rawLog{f: f, entry: make([]byte, entryBytes), queue: make(chan rawAppend, 1<<16), done: make(chan struct{})}
+	l := &Raw{f: f, entry: make([]byte, EntryBytes), queue: make(chan rawAppend, 1<<16), done: make(chan struct{})}
 	rand.Read(l.entry)
 	go l.write()
 	return l, nil
 }
 
-func (l *rawLog) add(context.Context, int) error {
+func (l *Raw) add(context.Context, int) error {
 	a := rawAppend{l.entry, make(chan error, 1)}
 	l.queue <- a
 	return <-a.done
 }
 
-func (l *rawLog) write() {
+func (l *Raw) write() {
 	defer close(l.done)
 	var buf []byte
 	var group []rawAppend
@@ -82,12 +84,14 @@ func (l *rawLog) write() {
 	}
 }
 
-func (l *rawLog) close() error {
+// Close ends the writer and closes the file.
+func (l *Raw) Close() error {
 	close(l.queue)
 	<-l.done
 	return l.f.Close()
 }
 
-func rawOpen(ctx context.Context, e env) (figures, error) { return openLoop(ctx, e, e.raw.add) }
-
-func rawSaturated(ctx context.Context, e env) (figures, error) { return saturate(ctx, e, e.raw.add) }
+// Under makes a bench of the raw limit under a load.
+func (l *Raw) Under(run Load) func(context.Context, Env) (Figures, error) {
+	return func(ctx context.Context, e Env) (Figures, error) { return run(ctx, e, l.add) }
+}
