@@ -68,11 +68,11 @@ type Env struct {
 // Options are the flags that every bench command has.
 type Options struct {
 	Rounds int
+	Strict bool // fail when a goal is missed
 
 	match   *regexp.Regexp
 	seconds int
 	parent  string
-	strict  bool
 }
 
 // roomBytes is about what all rounds write.
@@ -86,7 +86,7 @@ func ParseOptions(args []string) (Options, error) {
 	flags.IntVar(&o.Rounds, "rounds", 5, "`rounds` of each bench; over HTTP at most 3")
 	flags.IntVar(&o.seconds, "seconds", 6, "`seconds` of load in a round")
 	flags.StringVar(&o.parent, "dir", os.TempDir(), "`folder` on the disk to measure")
-	flags.BoolVar(&o.strict, "strict", false, "fail when a goal is missed")
+	flags.BoolVar(&o.Strict, "strict", false, "fail when a goal is missed")
 	if err := flags.Parse(args); err != nil {
 		return o, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
@@ -143,7 +143,7 @@ func (o Options) measure(ctx context.Context, out io.Writer, e Env, sets []Set) 
 	}
 	u := readUsage().since(before)
 	show(out, "\nForeign work took %.2f cores, the hypervisor %.1f %% of the time; load average after: %s\n", u.foreign(), u.stolen(), loadAverage())
-	if o.strict && len(below) > 0 {
+	if o.Strict && len(below) > 0 {
 		return all, fmt.Errorf("%w: %s", ErrMissed, strings.Join(below, "; "))
 	}
 	return all, nil

@@ -100,7 +100,7 @@ func TestStrict(t *testing.T) {
 			t.Errorf("table = %s, want %q in it", &out, want)
 		}
 	}
-	o.strict = true
+	o.Strict = true
 	_, err := o.measure(t.Context(), &out, Env{Dir: t.TempDir()}, all)
 	if err == nil || err.Error() != "goals missed: slow" {
 		t.Errorf("strict = %v, want the name of the one that was missed", err)
