@@ -198,12 +198,13 @@ func (h *host) close() error {
 func (h *host) server(c Config) (*http.Server, error) {
 	limits := c.Limits
 	srv := &http.Server{
-		Handler:           limitBodies(h.mux, limits, h.bodies, h.sites[0].fail),
+		Handler:           limitRequests(limitBodies(h.mux, limits, h.bodies, h.sites[0].fail), limits.Connections, h.sites[0].fail),
 		ReadHeaderTimeout: limits.HeaderTimeout,
 		ReadTimeout:       limits.RequestTimeout,
 		WriteTimeout:      limits.RequestTimeout + waitMax,
 		IdleTimeout:       2 * limits.RequestTimeout,
 		MaxHeaderBytes:    16 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streamsMax},
 		ErrorLog:          slog.NewLogLogger(h.logger.Handler(), slog.LevelWarn),
 	}
 	if c.TLS.Cert == "" {
@@ -213,7 +214,9 @@ func (h *host) server(c Config) (*http.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read TLS certificate: %w", err)
 	}
-	srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
+	srv.TLSConfig = &tls.Config{
+		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"},
+	}
 	if c.TLS.ClientCA != "" {
 		pem, err := os.ReadFile(c.TLS.ClientCA)
 		if err != nil {
@@ -229,12 +232,13 @@ func (h *host) server(c Config) (*http.Server, error) {
 }
 
 func (h *host) serveHTTP(srv *http.Server, l net.Listener) error {
-	var err error
 	if srv.TLSConfig != nil {
-		err = srv.ServeTLS(l, "", "")
+		// A copy: net/http may complete its own.
+		l = newTLSListener(l, srv.TLSConfig.Clone(), srv.ReadHeaderTimeout, h.logger)
 	} else {
-		err = srv.Serve(l)
+		l = framedListener{l}
 	}
+	err := srv.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

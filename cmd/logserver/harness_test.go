@@ -31,7 +31,9 @@ type running struct {
 	url   string
 	admin string  // token
 	fs    disk.FS // if not nil, from the next start on
-	stop  func() error
+
+	client *http.Client // nil for the default one
+	stop   func() error
 }
 
 // newLog makes a log and serves it. change, if not nil, edits the configuration file.
@@ -149,7 +151,11 @@ func (r *running) do(method, path, token, contentType string, body []byte, heade
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := r.client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
 	must(r.t, err)
 	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)

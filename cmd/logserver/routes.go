@@ -163,7 +163,7 @@ func (s *site) allow(h handler, oneOf ...permission) http.Handler {
 
 // attend looks at permissions before the handler reads a body, and logs what it refuses to a principal.
 func (s *site) attend(w http.ResponseWriter, r *http.Request, h handler, oneOf []permission) error {
-	by, err := s.ledger.access.authenticate(r.Header.Get("Authorization"))
+	by, err := s.ledger.access.authenticate(r.Header["Authorization"]...)
 	if err != nil {
 		return err
 	}
