@@ -210,16 +210,12 @@ func (t *Tree) healPartial(id log.TileID) error {
 }
 
 // sweepPartials removes partial tiles that are not to be kept from where a crash can have left any: between the
-// published and the signed size.
+// published and the signed size, and somewhat below. Neither the files nor their removal are ever synced, so a power
+// cut can bring back the name of one that was removed, without its bytes.
 func (t *Tree) sweepPartials(keep map[string]bool) error {
 	for level := -1; level < levelsMax; level++ {
-		shift := (max(level, 0) + 1) * log.TileHeight
-		last := t.anchor.last.Size >> shift
-		first := t.published.size >> shift
-		if last-first >= sweepDirsMax {
-			first = last - sweepDirsMax + 1
-		}
-		for n := first; n <= last; n++ {
+		last := t.anchor.last.Size >> ((max(level, 0) + 1) * log.TileHeight)
+		for n := last - min(last, sweepDirsMax-1); n <= last; n++ {
 			id := log.TileID{Level: level, Index: n, Width: 1}
 			if err := t.writer.removeDir(path.Dir(id.Path()), keep); err != nil {
 				return err
