@@ -39,7 +39,11 @@ type running struct {
 // newLog makes a log and serves it. change, if not nil, edits the configuration file.
 func newLog(t *testing.T, change func(string) string) *running {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "log")
+	return newLogIn(t, filepath.Join(t.TempDir(), "log"), change)
+}
+
+func newLogIn(t *testing.T, dir string, change func(string) string) *running {
+	t.Helper()
 	if code := run(t.Context(), []string{"init", "-dir", dir, "-origin", testOrigin, "-listen", "127.0.0.1:0"}, io.Discard, t.Output(), nil); code != 0 {
 		t.Fatalf("init exits with %d", code)
 	}
@@ -296,19 +300,32 @@ func (s *submitter) append(pairs ...string) answer {
 	return a
 }
 
-// checkReceipt rebuilds the entries from what was sent and the log parts, and
-// compares the receipt with them. It gives the entries' bytes.
+// checkReceipt compares the receipt of an answer with what was sent. It gives the entries' bytes.
 func (r *running) checkReceipt(a answer, events []wire, sig *log.Sig) [][]byte {
 	r.t.Helper()
 	v, err := note.NewVerifier(strings.TrimSpace(string(read(r.t, filepath.Join(r.dir, "receipt.vkey")))))
 	must(r.t, err)
-	receipt, err := log.OpenReceipt([]byte(a.Receipt), v)
+	entries, err := openReceipt(v, a, events, sig)
 	must(r.t, err)
+	return entries
+}
+
+// openReceipt rebuilds the entries from what was sent and the log parts, and
+// compares the receipt with them. It gives the entries' bytes.
+func openReceipt(v note.Verifier, a answer, events []wire, sig *log.Sig) (entries [][]byte, err error) {
+	receipt, err := log.OpenReceipt([]byte(a.Receipt), v)
+	if err != nil {
+		return nil, err
+	}
+	if len(a.Log) != len(events) {
+		return nil, fmt.Errorf("%d log parts for %d events", len(a.Log), len(events))
+	}
 	var leaves []log.Hash
-	var entries [][]byte
 	for i, raw := range a.Log {
 		part, err := log.ParsePart(raw)
-		must(r.t, err)
+		if err != nil {
+			return nil, err
+		}
 		e := log.Entry{Event: events[i].event, Log: part}
 		if i == len(events)-1 {
 			e.Sig = sig
@@ -316,14 +333,14 @@ func (r *running) checkReceipt(a answer, events []wire, sig *log.Sig) [][]byte {
 		entries = append(entries, e.Marshal())
 		leaves = append(leaves, log.LeafHash(e.Marshal()))
 		if part.Received != receipt.Received {
-			r.t.Errorf("receipt says received %d, the entry %d", receipt.Received, part.Received)
+			return nil, fmt.Errorf("receipt says received %d, the entry %d", receipt.Received, part.Received)
 		}
 	}
 	if receipt.First != a.Index || receipt.Count != uint64(len(events)) || receipt.Leaves != log.LeavesHash(leaves) ||
 		receipt.By != receipt.Received+uint64(promise.Milliseconds()) {
-		r.t.Errorf("receipt %+v does not fit the answer %+v", receipt, a)
+		return nil, fmt.Errorf("receipt %+v does not fit the answer %+v", receipt, a)
 	}
-	return entries
+	return entries, nil
 }
 
 // size gives the number of durable entries.
