@@ -132,7 +132,7 @@ func TestFlips(t *testing.T) {
 				refused++
 				continue
 			}
-			if err := s.tree.Check(t.Context(), func(uint64, uint64) {}); errors.Is(err, ErrProblems) {
+			if err := s.tree.Check(t.Context()); errors.Is(err, ErrProblems) {
 				reported++
 			} else if err != nil {
 				t.Fatalf("%s byte %d: check: %v", name, off, err)
@@ -174,7 +174,7 @@ func TestMissingAndOldFiles(t *testing.T) {
 			s, err := w.open(w.config(fsys))
 			switch {
 			case err == nil:
-				if err := s.tree.Check(t.Context(), func(uint64, uint64) {}); err != nil && !errors.Is(err, ErrProblems) {
+				if err := s.tree.Check(t.Context()); err != nil && !errors.Is(err, ErrProblems) {
 					t.Errorf("%s %s: check: %v", name, what, err)
 				}
 				must(t, s.tree.Close())
@@ -228,7 +228,7 @@ func TestASourceThatShrinksOrLiesIsRefused(t *testing.T) {
 		if name == "lies long ago" {
 			// Below the recovery point the tiles are the witness: the check finds it.
 			if err == nil {
-				err = s.tree.Check(t.Context(), func(uint64, uint64) {})
+				err = s.tree.Check(t.Context())
 			}
 			if !errors.Is(err, ErrProblems) && !errors.Is(err, ErrRefused) {
 				t.Errorf("%s: %v", name, err)

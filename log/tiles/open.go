@@ -146,8 +146,23 @@ func (t *Tree) open() error {
 	} else if err != nil {
 		return err
 	}
-	t.view.signed, err = t.sign(t.anchor.last.Head)
-	return err
+	if t.view.signed, err = t.sign(t.anchor.last.Head); err != nil {
+		return err
+	}
+	return t.mendSlots()
+}
+
+// mendSlots writes a slot again that a crash has torn: from now on one that is damaged is damage.
+func (t *Tree) mendSlots() error {
+	for _, s := range []*slots{t.anchor, t.recovery} {
+		if s.sound(s.last.Head) == nil {
+			continue
+		}
+		if err := s.settle(); err != nil {
+			return fmt.Errorf("write a torn slot again: %w", err)
+		}
+	}
+	return nil
 }
 
 // abandon closes what a failed open had opened.

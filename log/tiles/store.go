@@ -185,7 +185,7 @@ func (s *store) roll(first uint64) error {
 
 // snapshot returns a store that can be searched while this one is appended to.
 func (s *store) snapshot() *store {
-	return &store{fs: s.fs, dir: s.dir, segments: s.segments, last: s.last}
+	return &store{fs: s.fs, dir: s.dir, segments: s.segments, end: s.end, last: s.last}
 }
 
 // find returns the newest checkpoint of the given size, fs.ErrNotExist if that size was not published.
@@ -221,6 +221,24 @@ func (s *store) records(seg segment) ([]record, error) {
 	}
 	records, _, err := parseSegmentData(data, seg)
 	return records, err
+}
+
+// whole returns the records of the n-th segment, and an error too if anything but zeros follows them, or if they do not
+// reach as far as was written: then a record that was synced is damaged. Nobody appends meanwhile.
+func (s *store) whole(n int) ([]record, error) {
+	seg := s.segments[n]
+	data, err := s.read(seg)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errStore, err)
+	}
+	records, end, err := parseSegmentData(data, seg)
+	switch last := n == len(s.segments)-1; {
+	case err != nil:
+		return nil, err
+	case len(data) != segmentBytes || len(bytes.TrimLeft(data[end:], "\x00")) > 0 || last && end != s.end:
+		return records, fmt.Errorf("%w: segment %s: no good record at %d", errStore, seg.name(), end)
+	}
+	return records, nil
 }
 
 func (s *store) close() error {

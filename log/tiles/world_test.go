@@ -125,7 +125,7 @@ func (w *world) check(tree *Tree) {
 			}
 		}
 	}
-	if err := tree.Check(ctx, func(uint64, uint64) {}); err != nil {
+	if err := tree.Check(ctx); err != nil {
 		w.t.Errorf("Check: %v", err)
 	}
 	w.see(tree)
