@@ -90,7 +90,7 @@ func serve(ctx context.Context, c Config, logger *slog.Logger) (err error) {
 	defer stopLogs()
 	h.start(running, g)
 	g.Go(func() error { return h.serveHTTP(srv, netutil.LimitListener(listener, c.Limits.Connections)) })
-	stopAdmin, err := serveAdmin(c, reg, g)
+	stopAdmin, err := h.serveAdmin(c, reg, g)
 	if err != nil {
 		stopLogs()
 		return errors.Join(err, srv.Close(), g.Wait())
@@ -183,6 +183,7 @@ func (h *host) start(ctx context.Context, g *errgroup.Group) {
 		})
 		g.Go(func() error { return s.ledger.run(logCtx) })
 		g.Go(func() error { return s.watchPublication(ctx) })
+		g.Go(func() error { return s.ledger.scrubs.run(ctx) })
 	}
 }
 
@@ -245,8 +246,8 @@ func (h *host) serveHTTP(srv *http.Server, l net.Listener) error {
 	return fmt.Errorf("serve HTTP: %w", err)
 }
 
-// serveAdmin serves /metrics on its own listener, which is not for the world.
-func serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group) (stop func(context.Context), err error) {
+// serveAdmin serves what is for the operator on its own listener, which is not for the world.
+func (h *host) serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group) (stop func(context.Context), err error) {
 	if c.AdminListen == "" {
 		return func(context.Context) {}, nil
 	}
@@ -256,6 +257,12 @@ func serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group) (stop fun
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("POST /scrub", func(w http.ResponseWriter, _ *http.Request) {
+		for _, s := range h.sites {
+			s.ledger.scrubs.begin()
+		}
+		w.WriteHeader(http.StatusAccepted)
+	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	g.Go(func() error {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -264,6 +271,7 @@ func serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group) (stop fun
 		return nil
 	})
 	return func(ctx context.Context) {
+		_ = os.Remove(filepath.Join(c.dir, "admin.addr"))
 		if err := srv.Shutdown(ctx); err != nil {
 			_ = srv.Close() // it has been told; nothing is lost with a metric
 		}

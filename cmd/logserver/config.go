@@ -48,6 +48,9 @@ type Config struct {
 	// PublicEntries lets anyone read entry bundles; else they need log:read.
 	PublicEntries bool `yaml:"public_entries"`
 
+	// Scrub reads all that is on disk again and again, to find damage.
+	Scrub ScrubConfig `yaml:"scrub"`
+
 	// Limits bound what one client and all together can ask for.
 	Limits Limits `yaml:"limits"`
 	// Logs are more logs to host, each at /logs/NAME/.
@@ -105,6 +108,7 @@ func defaults() Config {
 		DataDir: "data", AnchorDir: "anchor",
 		CheckpointKey: "keys/checkpoint.key", ReceiptKey: "keys/receipt.key",
 		Round: 50 * time.Millisecond, Publish: time.Second, IdlePublish: 10 * time.Minute,
+		Scrub: ScrubConfig{BytesPerSecond: 16 << 20, Every: 24 * time.Hour},
 		Limits: Limits{
 			BodyBytes: 48 << 20, BodiesBytes: 256 << 20, Events: 10_000, Queue: 4096, Connections: 4096,
 			HeaderTimeout: 5 * time.Second, RequestTimeout: time.Minute, ShutdownTimeout: 30 * time.Second,
@@ -161,6 +165,8 @@ func (c Config) validate() error {
 	want(c.Round >= 10*time.Millisecond && c.Round <= 10*time.Second, "round %v: want 10ms to 10s", c.Round)
 	want(c.Publish >= c.Round && c.Publish <= time.Hour, "publish %v: want from round to 1h", c.Publish)
 	want(c.IdlePublish >= c.Publish && c.IdlePublish <= 24*time.Hour, "idle_publish %v: want from publish to 24h", c.IdlePublish)
+	want(c.Scrub.BytesPerSecond >= 0, "scrub.bytes_per_second %d: want 0 (only when asked to) or more", c.Scrub.BytesPerSecond)
+	want(c.Scrub.Every >= time.Minute, "scrub.every %v: want at least 1m", c.Scrub.Every)
 	l := c.Limits
 	want(l.BodyBytes >= 64<<10 && l.BodyBytes <= 1<<30, "limits.body_bytes %d: want 64 KiB to 1 GiB", l.BodyBytes)
 	want(l.BodiesBytes >= l.BodyBytes, "limits.bodies_bytes %d: want at least body_bytes", l.BodiesBytes)

@@ -44,9 +44,12 @@ func isBehind(behind, publish time.Duration) bool {
 
 // notReady gives a reason that anyone may read: causes have file names in them, and stay in our log.
 func notReady(readOnly error, behind, publish time.Duration) string {
+	cause := latchCause(readOnly)
 	switch {
+	case cause != "":
+		return fmt.Sprintf("it takes no entries until it is restarted: %s (%s); the server's log says more", latchCauses[cause], cause)
 	case readOnly != nil:
-		return "it takes no entries; the server's log says why"
+		return "it is stopping"
 	case isBehind(behind, publish):
 		return fmt.Sprintf("it has not published what it signed for %v; the server's log says why", behind.Round(time.Second))
 	}

@@ -38,6 +38,7 @@ type ledger struct {
 	access  *access
 	ignored []error // why entries were left out of a fold
 	seq     *sequencer.Sequencer
+	scrubs  *scrubber
 
 	erasing sync.RWMutex // held from the check of a payload to its erasure; who gives one out reads it under RLock
 }
@@ -72,7 +73,7 @@ func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logge
 //
 //	lock -> keys -> anchor (what was signed last) -> journal (at least that
 //	much) -> tiles (the same tree) -> index (follows to the end) -> folds ->
-//	erasures again -> sequencer
+//	erasures again -> sequencer -> what was found damaged before
 func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, err error) {
 	l = &ledger{c: c, logger: logger, access: newAccess(time.Now)}
 	defer func() {
@@ -106,6 +107,13 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 		err = l.replay()
 	}
 	if err != nil {
+		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
+	}
+	l.scrubs = newScrubber(l)
+	if c.examine {
+		return l, nil // everything will be looked at
+	}
+	if err = l.scrubs.recheck(ctx); err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
 	return l, nil
@@ -289,9 +297,9 @@ func (l *ledger) run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-l.journal.Failed():
-			l.seq.Latch(l.journal.Err())
+			l.latch(latchedJournal, l.journal.Err())
 		case <-l.tree.Failed():
-			l.seq.Latch(l.tree.Err())
+			l.latch(latchedTree, l.tree.Err())
 		case <-after.Done():
 		}
 		return nil
@@ -305,7 +313,7 @@ func (l *ledger) run(ctx context.Context) error {
 // it nobody knows the heads that are not in memory.
 func (l *ledger) follow(ctx context.Context) {
 	if err := ignoreCanceled(l.index.Follow(ctx, l.journal)); err != nil {
-		l.seq.Latch(fmt.Errorf("index: %w", err))
+		l.latch(latchedIndex, err)
 	}
 }
 

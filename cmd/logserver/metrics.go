@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"strconv"
 	"time"
 
@@ -46,6 +47,7 @@ func newMetrics(reg prometheus.Registerer, l *ledger) *metrics {
 	}
 	reg.MustRegister(m.events, m.duplicates, m.appends, m.requests, m.seconds, m.problems)
 	machinery{reg, labels}.register(l)
+	machinery{reg, labels}.scrubbed(l.scrubs)
 	return m
 }
 
@@ -67,6 +69,14 @@ func (m machinery) register(l *ledger) {
 		}
 		return 0
 	})
+	for cause := range latchCauses {
+		m.with("cause", cause).gauge("piperoll_latched", "1 if the log was latched read-only for this cause, until it is restarted.", func() float64 {
+			if latchCause(l.seq.ReadOnly()) == cause {
+				return 1
+			}
+			return 0
+		})
+	}
 	m.gauge("piperoll_queue_requests", "Requests that wait to be sequenced.", func() float64 { return float64(l.seq.Queued()) })
 	m.gauge("piperoll_size", "Durable entries.", func() float64 { return float64(l.journal.Size()) })
 	m.gauge("piperoll_journal_queued_records", "Records that are placed and not yet durable.", disk(func(s journal.Stats) float64 { return float64(s.QueuedRecords) }))
@@ -92,6 +102,32 @@ func (m machinery) register(l *ledger) {
 		cursor := l.index.Cursor() // before the size, which only grows
 		return float64(l.journal.Size() - cursor)
 	})
+}
+
+// scrubbed registers what the scrubber counts.
+func (m machinery) scrubbed(s *scrubber) {
+	get := func(f func() float64) func() float64 {
+		return func() float64 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return f()
+		}
+	}
+	const findings = "piperoll_scrub_findings_total"
+	m.gauge("piperoll_scrub_finished_timestamp_seconds", "When the last full scrub ended; 0 if none has.", get(func() float64 { return float64(s.state.Finished) / 1000 }))
+	m.gauge("piperoll_scrub_began_timestamp_seconds", "When the last scrub began, or the one under way.", get(func() float64 { return float64(s.state.Began) / 1000 }))
+	m.gauge("piperoll_scrub_damaged", "Parts of the log in which what was acknowledged or signed was found damaged.", get(func() float64 { return float64(len(s.state.Damaged)) }))
+	m.counter("piperoll_scrub_bytes_total", "Bytes read and hashed again.", get(func() float64 { return float64(s.stats.bytes) }))
+	m.with("sort", "truth").counter(findings, "Damage found: truth, which was acknowledged or signed, and derived, which grows back.", get(func() float64 { return float64(s.stats.truth) }))
+	m.with("sort", "derived").counter(findings, "Damage found: truth, which was acknowledged or signed, and derived, which grows back.", get(func() float64 { return float64(s.stats.derived) }))
+	m.counter("piperoll_scrub_healed_total", "Derived files that were damaged and were written again.", get(func() float64 { return float64(s.stats.healed) }))
+}
+
+// with adds a label.
+func (m machinery) with(name, value string) machinery {
+	labels := maps.Clone(m.labels)
+	labels[name] = value
+	return machinery{m.reg, labels}
 }
 
 func (m machinery) gauge(name, help string, f func() float64) {

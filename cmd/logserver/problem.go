@@ -107,6 +107,9 @@ func problemOf(err error) problem {
 		if k.status >= http.StatusInternalServerError {
 			p.Detail = p.Title
 		}
+		if p.name() == "read-only" {
+			p.Detail += readOnlyDetail(err)
+		}
 		var head *sequencer.HeadError
 		if k.status == http.StatusConflict && errors.As(err, &head) {
 			p.Head = headOf(head.Head)

@@ -31,6 +31,8 @@ var (
 	ErrBusy = errors.New("the queue of the log is full")
 	// ErrReadOnly means that the log takes no more entries until it is restarted.
 	ErrReadOnly = errors.New("the log is read-only")
+	// ErrStopping is wrapped beside ErrReadOnly when nothing is wrong, and the log stops.
+	ErrStopping = errors.New("it is stopping")
 	// ErrClock means that an event's time is too far ahead of the log's clock.
 	ErrClock = errors.New("event is dated in the future")
 	// ErrStale means that payloads were prepared too long ago.
@@ -250,7 +252,7 @@ func (s *Sequencer) ReadOnly() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latched == nil && s.stopping {
-		return fmt.Errorf("%w: it is stopping", ErrReadOnly)
+		return fmt.Errorf("%w: %w", ErrReadOnly, ErrStopping)
 	}
 	return s.latched
 }
