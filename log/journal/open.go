@@ -178,8 +178,9 @@ func (j *Journal) abandon() error {
 
 // begin opens the segment with the given number behind the one that recovery found to be the last, in this order:
 //
-//	keys drawn anew and synced -> stale header, if any, cleared and synced -> doubtful records copied and synced ->
-//	header written and synced -> mark written and synced -> the old tail is cut
+//	stale headers behind it cleared and synced, the last one first -> keys drawn anew and synced -> its own stale
+//	header, if any, cleared and synced -> doubtful records copied and synced -> header written and synced -> mark written
+//	and synced -> the old tail is cut
 //
 // Without the mark the next recovery starts from the old tail again, which is as it was. The header ends the old tail
 // in front of the doubtful group, so what is left there of torn and copied groups is never parsed.
@@ -291,6 +292,24 @@ func (j *Journal) openSpare(number uint64) (disk.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// giveUp clears the headers behind the next segment, of openings that crashed, the last one first. One of them may
+// follow the next segment, whose own header is cleared after them: without it, it would look like the trace of a loss.
+func (j *Journal) giveUp(headers []*segmentHeader, next uint64) error {
+	for number := uint64(len(headers)) - 1; number > next; number-- {
+		if headers[number] == nil {
+			continue
+		}
+		f, err := j.openSpare(number)
+		if err != nil {
+			return fmt.Errorf("clear header of segment %d: %w", number, err)
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newEpoch returns an epoch above old that no other opening of this journal has used, even one that crashed before

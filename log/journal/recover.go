@@ -61,6 +61,9 @@ func (j *Journal) recover() error {
 	if j.epoch, err = j.newEpoch(r.base.epoch); err != nil {
 		return err
 	}
+	if err := j.giveUp(headers, r.kept+1); err != nil {
+		return err
+	}
 	if err := j.begin(r.kept+1, r.base, r.doubt); err != nil {
 		return err
 	}
