@@ -31,7 +31,7 @@ var imports = map[string]string{
 	"log/tiles":     "log log/disk log/reader",
 	"log/reader":    "log",
 	"log/sequencer": "log",
-	"log/client":    "log log/reader",
+	"log/client":    "log log/disk log/reader witness",
 
 	// For tests alone.
 	"log/disk/crashfs": "log/disk",

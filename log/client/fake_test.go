@@ -53,6 +53,7 @@ type fakeLog struct {
 	part       func(i int, p *log.Part)
 	receipt    func(r *log.Receipt) note.Signer // may return another signer
 	checkpoint func(c *log.Checkpoint) note.Signer
+	cosign     func(text string) string // a signature line
 	tile       func(t tlog.Tile, data []byte) []byte
 	withheld   bool // entries are not given out
 }
@@ -184,6 +185,9 @@ func (f *fakeLog) serveCheckpoint(w http.ResponseWriter) {
 	msg, err := note.Sign(&note.Note{Text: c.String()}, signer)
 	if err != nil {
 		panic(err)
+	}
+	if f.cosign != nil {
+		msg = append(msg, f.cosign(c.String())...)
 	}
 	_, _ = w.Write(msg)
 }

@@ -1,0 +1,269 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pipe-roll/piperoll/log/client"
+	"github.com/pipe-roll/piperoll/log/disk"
+)
+
+// outboxConfig is that of a client in a hurry, with an outbox.
+func (f *fakeLog) outboxConfig(dir string) client.Config {
+	cfg := f.config()
+	cfg.Outbox = &client.OutboxConfig{Dir: dir, BatchAge: 5 * time.Millisecond}
+	return cfg
+}
+
+// openOutbox starts a service that has an outbox.
+func openOutbox(t testing.TB, cfg client.Config) *client.Client {
+	t.Helper()
+	c, err := client.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// A service that is stopped and started again goes on where it was, and the log
+// has one whole history.
+func TestOutboxOverRestarts(t *testing.T) {
+	f := newFake(t)
+	dir := filepath.Join(t.TempDir(), "outbox")
+	const runs = 5
+	for run := range runs {
+		c := openOutbox(t, f.outboxConfig(dir))
+		m, s := open(t, c)
+		if got, want := s.End().Last, uint64(1+20*run); got != want {
+			t.Fatalf("run %d: the stream is at %d, want %d", run, got, want)
+		}
+		if err := s.Put(t.Context(), events(15)...); err != nil {
+			t.Fatal(err)
+		}
+		if placed, err := s.Append(t.Context(), events(5)...); err != nil || len(placed) != 5 {
+			t.Fatalf("Append = %d, %v", len(placed), err)
+		}
+		if run == runs-1 {
+			if err := errors.Join(m.Close(t.Context()), c.Wait(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			if c.Pending() != 0 || s.Unacknowledged() != 0 {
+				t.Errorf("%d pending, %d unacknowledged", c.Pending(), s.Unacknowledged())
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Put(t.Context(), events(1)...); err == nil {
+			t.Error("a closed client takes events")
+		}
+	}
+	f.check(t, "crm-2026/customers", append(append([]string{"stream.open"}, times(20*runs, "migration.load")...), "stream.close")...)
+	f.check(t, "crm-2026/control", "stream.open", "migration.open", "migration.close")
+	f.checkAccount(t, "crm-2026")
+
+	// It is closed for good, and the next run knows.
+	c := openOutbox(t, f.outboxConfig(dir))
+	m, err := c.OpenMigration(t.Context(), "crm-2026", client.MigrationConfig{Streams: []string{"customers"}})
+	if err != nil || !m.Closed() {
+		t.Fatalf("OpenMigration = %v, want it closed", err)
+	}
+	if _, err := m.OpenStream(t.Context(), "customers"); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("OpenStream of a closed migration = %v", err)
+	}
+	if err := errors.Join(m.Close(t.Context()), c.Wait(t.Context())); err != nil {
+		t.Error(err)
+	}
+	if files, err := filepath.Glob(filepath.Join(dir, "*.outbox")); err != nil || len(files) != 1 {
+		t.Errorf("files are %v, %v", files, err)
+	}
+	for _, path := range []string{dir, filepath.Join(dir, "lock")} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v; want it for its owner alone", path, info.Mode(), err)
+		}
+	}
+}
+
+// Two processes that share an outbox would give two events one place.
+func TestOutboxIsLocked(t *testing.T) {
+	f := newFake(t)
+	cfg := f.outboxConfig(t.TempDir())
+	c := openOutbox(t, cfg)
+	if _, err := client.New(cfg); !errors.Is(err, disk.ErrLocked) {
+		t.Errorf("New = %v, want ErrLocked", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openOutbox(t, cfg)
+}
+
+// An outbox is of one log, principal and key: elsewhere its events mean nothing.
+func TestOutboxOfAnother(t *testing.T) {
+	f := newFake(t)
+	cfg := f.outboxConfig(t.TempDir())
+	c := openOutbox(t, cfg)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other := cfg
+	var err error
+	if other.Key, err = client.NewKey(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.New(other); err == nil || !strings.Contains(err.Error(), "an outbox of its own") {
+		t.Errorf("New with another key = %v", err)
+	}
+	openOutbox(t, cfg) // the lock was given back
+}
+
+// While the log is away, nothing is lost and memory holds a window of what is kept;
+// a full outbox says so, or makes its callers wait.
+func TestOutboxWhileTheLogIsAway(t *testing.T) {
+	f := newFake(t)
+	away := func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+		f.problem(w, 503, "read-only", "the log is read-only", nil)
+		return true
+	}
+	f.with(func() { f.before = away })
+	cfg := f.outboxConfig(filepath.Join(t.TempDir(), "outbox"))
+	cfg.Outbox.MaxBytes, cfg.Outbox.FailWhenFull = 1<<20, true
+	c := openOutbox(t, cfg)
+	_, s := open(t, c)
+	large := client.Event{Kind: "migration.load", Payload: []byte(`"` + strings.Repeat("x", 50_000) + `"`)}
+	n := 0
+	for {
+		err := s.Put(t.Context(), large)
+		if errors.Is(err, client.ErrFull) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	if n < 15 || n > 21 {
+		t.Errorf("an outbox of 1 MiB took %d events of 50 kB", n)
+	}
+	if got := s.Unacknowledged(); got != n+1 {
+		t.Errorf("%d unacknowledged, want %d", got, n+1)
+	}
+	if _, err := s.Append(t.Context(), client.Event{Kind: "x.note"}); !errors.Is(err, client.ErrUnacknowledged) && !errors.Is(err, client.ErrFull) {
+		t.Errorf("Append = %v", err)
+	}
+	if err := c.Wait(t.Context()); err == nil || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("Wait = %v, want what is wrong", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	// The next process waits for room instead, and gets it when the log is back.
+	cfg.Outbox.FailWhenFull = false
+	c = openOutbox(t, cfg)
+	m, s := open(t, c)
+	last := s.End().Last
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	for short.Err() == nil {
+		if err := s.Put(short, large); err == nil {
+			n++
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	f.with(func() { f.before = nil })
+	for range 50 {
+		if err := s.Put(t.Context(), large); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(m.Close(t.Context()), c.Wait(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.End().Last; got < last+50 {
+		t.Errorf("the stream ends at %d", got)
+	}
+	f.checkAccount(t, "crm-2026")
+}
+
+// Many streams at once, each with its own small events: one chain each, and requests
+// of many events.
+func TestOutboxBatches(t *testing.T) {
+	f := newFake(t)
+	cfg := f.outboxConfig(t.TempDir())
+	cfg.BatchEvents, cfg.Outbox.BatchAge = 50, 100*time.Millisecond
+	c := openOutbox(t, cfg)
+	var names []string
+	for i := range 8 {
+		names = append(names, fmt.Sprintf("table-%d", i))
+	}
+	m, err := c.OpenMigration(t.Context(), "crm-2026", client.MigrationConfig{Streams: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 200
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			s, err := m.OpenStream(t.Context(), name)
+			for i := 0; err == nil && i < n; i++ {
+				err = s.Put(t.Context(), events(1)...)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(m.Close(t.Context()), c.Wait(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		f.check(t, "crm-2026/"+name, append(append([]string{"stream.open"}, times(n, "migration.load")...), "stream.close")...)
+	}
+	f.checkAccount(t, "crm-2026")
+	if f.requests > len(names)*n/4 {
+		t.Errorf("%d requests for %d events", f.requests, len(names)*n)
+	}
+}
+
+// What the log refuses stays in the outbox, and is sent when the log allows it.
+func TestOutboxKeepsWhatIsRefused(t *testing.T) {
+	f := newFake(t)
+	cfg := f.outboxConfig(t.TempDir())
+	c := openOutbox(t, cfg)
+	m, s := open(t, c)
+	if _, err := s.Append(t.Context(), events(1)...); err != nil {
+		t.Fatal(err)
+	}
+	f.with(func() {
+		f.before = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			f.problem(w, 403, "forbidden", "no more", nil)
+			return true
+		}
+	})
+	_, err := s.Append(t.Context(), events(3)...)
+	var r *client.Refused
+	if !errors.As(err, &r) || r.Status != 403 || !errors.Is(err, client.ErrUnacknowledged) {
+		t.Errorf("Append = %v, want the refusal, with the events kept", err)
+	}
+	f.with(func() { f.before = nil })
+	if placed, err := s.Flush(t.Context()); err != nil || len(placed) > 3 {
+		t.Errorf("Flush = %d, %v", len(placed), err)
+	}
+	if err := errors.Join(m.Close(t.Context()), c.Wait(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	f.check(t, "crm-2026/customers", "stream.open", "migration.load", "migration.load", "migration.load", "migration.load", "stream.close")
+	f.checkAccount(t, "crm-2026")
+}
