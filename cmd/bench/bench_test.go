@@ -34,7 +34,7 @@ func TestNamesSayTheBytes(t *testing.T) {
 // TestEveryBenchRunsNightly runs the whole table once, one second each.
 func TestEveryBenchRunsNightly(t *testing.T) {
 	var out strings.Builder
-	err := run(t.Context(), &out, []string{"-dir", t.TempDir(), "-rounds", "1", "-seconds", "1"})
+	err := run(t.Context(), &out, []string{"-dir", t.TempDir(), "-rounds", "1", "-seconds", "1", "-events", "50000"})
 	if errors.Is(err, measure.ErrUsage) {
 		t.Skip("NOT RUN: ", err)
 	}

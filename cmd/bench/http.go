@@ -11,8 +11,6 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +18,6 @@ import (
 	"github.com/pipe-roll/piperoll/cmd/bench/engine"
 	"github.com/pipe-roll/piperoll/cmd/bench/measure"
 	"github.com/pipe-roll/piperoll/log"
-	"github.com/pipe-roll/piperoll/log/client"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -73,31 +70,32 @@ func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byt
 	return all
 }
 
-// load sends signed batches over as many streams as connections. Each
-// stream has a schedule of its own, between those of the others, and waits for
-// no other; its next request needs the answer to its last one, and is late,
-// and counted as late, if that is.
+// load is a bench of a new server under a load over HTTP.
 func (binary serverBinary) load(rate, batch int) func(context.Context, measure.Env) (measure.Figures, error) {
 	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
 		err = binary.with(ctx, e, "1s", func(s *server) error {
-			f, err = s.load(ctx, time.Duration(batch)*time.Second/time.Duration(rate), max(1, rate/batch*e.Seconds/connections), batch)
+			f, err = s.load(ctx, "svc", rate, batch, e.Seconds)
 			return err
 		})
 		return f, err
 	}
 }
 
-// load sends n requests on each connection, one every interval in all.
-func (s *server) load(ctx context.Context, interval time.Duration, n, batch int) (measure.Figures, error) {
+// load sends signed batches over as many streams as connections. Each stream
+// has a schedule of its own, between those of the others, and waits for no
+// other; its next request needs the answer to its last one, and is late, and
+// counted as late, if that is. No two loads of a log go by the same name.
+func (s *server) load(ctx context.Context, name string, rate, batch, seconds int) (measure.Figures, error) {
+	interval, n := time.Duration(batch)*time.Second/time.Duration(rate), max(1, rate/batch*seconds/connections)
 	bodies := make([][][]byte, connections)
 	tokens := make([]string, connections)
 	for i := range connections {
-		name := fmt.Sprintf("svc%d", i)
+		name := fmt.Sprintf("%s%d", name, i)
 		token, key, err := s.principal(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		tokens[i], bodies[i] = token, requests(name, fmt.Sprintf("m%d/s", i), key, n, batch)
+		tokens[i], bodies[i] = token, requests(name, name+"/s", key, n, batch)
 		if err := s.post(ctx, "/v1/events", token, ndjson, bodies[i][0], nil); err != nil {
 			return nil, err
 		}
@@ -191,64 +189,4 @@ func (s *server) proven(ctx context.Context, token string, body []byte) error {
 		err = errors.New("answer without proof: " + resp.Status)
 	}
 	return err
-}
-
-var (
-	took  = measure.Quantity{Name: "took", Format: "%.1f", Unit: "s"}
-	acked = measure.Quantity{Name: "all acknowledged after", Format: "%.1f", Unit: "s"}
-)
-
-// sdk sends 100,000 events through the SDK and checks each inclusion proof.
-func (binary serverBinary) sdk(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
-	err = binary.with(ctx, e, "1s", func(s *server) error {
-		f, err = s.sdk(ctx)
-		return err
-	})
-	return f, err
-}
-
-func (s *server) sdk(ctx context.Context) (measure.Figures, error) {
-	token, key, err := s.principal(ctx, "sdk")
-	if err != nil {
-		return nil, err
-	}
-	vkey := func(name string) string {
-		b, rerr := os.ReadFile(filepath.Join(s.dir, name))
-		err = errors.Join(err, rerr)
-		return strings.TrimSpace(string(b))
-	}
-	c, nerr := client.New(client.Config{
-		URL: s.url, Token: token, LogKey: vkey("log.vkey"), ReceiptKey: vkey("receipt.vkey"), Principal: "sdk", Key: key,
-	})
-	if err = errors.Join(err, nerr); err != nil {
-		return nil, err
-	}
-	const events, batch, sdkPayload = 100_000, 1000, `{"rows":1000,"table":"customers"}` // 33 bytes
-	names := []string{"a", "b", "c", "d"}
-	began := time.Now()
-	m, err := c.OpenMigration(ctx, "bench", client.MigrationConfig{Streams: names})
-	if err != nil {
-		return nil, err
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	for _, name := range names {
-		g.Go(func() error {
-			st, err := m.OpenStream(gctx, name)
-			all := make([]client.Event, batch)
-			for k := range all {
-				all[k] = client.Event{Kind: "migration.load", Type: log.JSONType, Payload: []byte(sdkPayload)}
-			}
-			for n := 0; err == nil && n < events/len(names); n += len(all) {
-				_, err = st.Append(gctx, all...)
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	f := measure.Figures{acked: time.Since(began).Seconds()}
-	err = errors.Join(m.Close(ctx), c.Wait(ctx))
-	f[took] = time.Since(began).Seconds()
-	return f, err
 }

@@ -1,7 +1,7 @@
 // Command bench measures what the log promises, against the raw limit of the
 // disk in the same rounds, and prints a table in Markdown.
 //
-//	bench [-run REGEXP] [-rounds N] [-seconds N] [-dir DIR] [-strict]
+//	bench [-run REGEXP] [-rounds N] [-seconds N] [-dir DIR] [-strict] [-events N]
 //
 // Loads are open loop: requests go out on a fixed schedule, whether answers
 // come or not, and a latency is counted from the time that was planned, so
@@ -15,6 +15,8 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,7 +28,11 @@ import (
 func main() { os.Exit(measure.Main(run)) }
 
 func run(ctx context.Context, out io.Writer, args []string) (err error) {
-	o, err := measure.ParseOptions(args)
+	var events int
+	o, err := measure.ParseOptions(args, func(f *flag.FlagSet) { f.IntVar(&events, "events", 5_000_000, "`events` of the large log") })
+	if err == nil && events < steps {
+		err = fmt.Errorf("%w: -events %d: want at least %d", measure.ErrUsage, events, steps)
+	}
 	if err != nil {
 		return err
 	}
@@ -39,7 +45,9 @@ func run(ctx context.Context, out io.Writer, args []string) (err error) {
 		if raw, err = measure.NewRaw(filepath.Join(dir, "raw")); err != nil {
 			return nil, err
 		}
-		return sets(o.Rounds, raw, serverBinary(binary)), nil
+		server := serverBinary(binary)
+		size := large{binary: server, dir: filepath.Join(dir, "size"), events: events}
+		return append(sets(o.Rounds, raw, server), size.set()), nil
 	})
 	if raw != nil {
 		err = errors.Join(err, raw.Close())
@@ -74,6 +82,7 @@ func sets(rounds int, raw *measure.Raw, server serverBinary) []measure.Set {
 		alone(overHTTP, "HTTP, single events, 1,000/s, 64 connections, "+httpSizes, measure.Goals{p99.Below(10)}, server.load(1_000, 1)),
 		alone(overHTTP, "event to published checkpoint, default cadence", measure.Goals{p99.Below(1200)}, server.published("1s")),
 		alone(overHTTP, "event to published checkpoint, 100 ms cadence", measure.Goals{p99.Below(300)}, server.published("100ms")),
-		alone(overHTTP, "SDK, 100,000 events, each inclusion proof checked, payload 33 B", measure.Goals{took.Below(15)}, server.sdk),
+		alone(overHTTP, "SDK, 100,000 events, each receipt and inclusion proof checked, payload 33 B", measure.Goals{took.Below(15)}, server.sdk(100_000)),
+		alone(1, "SDK, 1,000,000 events, the same", measure.Goals{took.Below(120)}, server.sdk(1_000_000)),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -32,7 +33,11 @@ const Origin = "log.example/bench"
 // entries of 1 KiB and no payloads.
 func Entries(run measure.Load) func(context.Context, measure.Env) (measure.Figures, error) {
 	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
-		err = withTree(ctx, e.Dir, func(ctx context.Context, j *journal.Journal) error {
+		p, err := create(e.Dir)
+		if err != nil {
+			return nil, err
+		}
+		err = p.withTree(ctx, func(ctx context.Context, j *journal.Journal) error {
 			entry := make([]byte, measure.EntryBytes)
 			rand.Read(entry)
 			time.Sleep(WarmUp)
@@ -46,15 +51,75 @@ func Entries(run measure.Load) func(context.Context, measure.Env) (measure.Figur
 	}
 }
 
-// withTree runs f on a new journal that a tree follows.
-func withTree(ctx context.Context, dir string, f func(ctx context.Context, j *journal.Journal) error) (err error) {
-	logger := slog.New(slog.DiscardHandler)
-	j, err := journal.Create(journal.Config{Dir: filepath.Join(dir, "journal"), FS: disk.OS(), Logger: logger})
+// A place is where the parts of a log are, as logserver init has them, and how it signs.
+type place struct {
+	dir      string
+	signer   note.Signer
+	verifier note.Verifier
+}
+
+func (p place) data(part string) string { return filepath.Join(p.dir, "data", part) }
+
+func (p place) journal() journal.Config {
+	return journal.Config{Dir: p.data("journal"), FS: disk.OS(), Logger: slog.New(slog.DiscardHandler)}
+}
+
+func (p place) tree(source tiles.Source) tiles.Config {
+	return tiles.Config{
+		Dir: p.data("tiles"), StateDir: p.data("state"), AnchorDir: filepath.Join(p.dir, "anchor"), FS: disk.OS(),
+		Origin: Origin, Signer: p.signer, Verifier: p.verifier, Source: source, Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+// create makes a log without entries in dir.
+func create(dir string) (place, error) {
+	skey, vkey, err := note.GenerateKey(rand.Reader, Origin)
+	if err != nil {
+		return place{}, err
+	}
+	p, err := signing(dir, skey, vkey)
+	if err != nil {
+		return p, err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+		return p, err
+	}
+	j, err := journal.Create(p.journal())
+	if err != nil {
+		return p, err
+	}
+	return p, errors.Join(tiles.Create(p.tree(j)), j.Close())
+}
+
+// open finds a log that logserver init made in dir.
+func open(dir string) (place, error) {
+	skey, err := os.ReadFile(filepath.Join(dir, "keys", "checkpoint.key"))
+	if err != nil {
+		return place{}, err
+	}
+	vkey, err := os.ReadFile(filepath.Join(dir, "log.vkey"))
+	if err != nil {
+		return place{}, err
+	}
+	return signing(dir, strings.TrimSpace(string(skey)), strings.TrimSpace(string(vkey)))
+}
+
+func signing(dir, skey, vkey string) (p place, err error) {
+	p.dir = dir
+	if p.signer, err = note.NewSigner(skey); err == nil {
+		p.verifier, err = note.NewVerifier(vkey)
+	}
+	return p, err
+}
+
+// withTree runs f on a journal that a tree follows to the end.
+func (p place) withTree(ctx context.Context, f func(ctx context.Context, j *journal.Journal) error) (err error) {
+	j, err := journal.Open(p.journal())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	tree, err := newTree(dir, j, logger)
+	tree, err := tiles.Open(p.tree(j))
 	if err != nil {
 		return err
 	}
@@ -72,69 +137,79 @@ func withTree(ctx context.Context, dir string, f func(ctx context.Context, j *jo
 	return nil
 }
 
-func newTree(dir string, j *journal.Journal, logger *slog.Logger) (*tiles.Tree, error) {
-	skey, vkey, err := note.GenerateKey(rand.Reader, Origin)
-	if err != nil {
-		return nil, err
-	}
-	signer, err := note.NewSigner(skey)
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := note.NewVerifier(vkey)
-	if err != nil {
-		return nil, err
-	}
-	c := tiles.Config{
-		Dir: filepath.Join(dir, "tiles"), StateDir: filepath.Join(dir, "state"), AnchorDir: filepath.Join(dir, "anchor"),
-		FS: disk.OS(), Origin: Origin, Signer: signer, Verifier: verifier, Source: j, Logger: logger,
-	}
-	if err := tiles.Create(c); err != nil {
-		return nil, err
-	}
-	return tiles.Open(c)
-}
-
 // Payloads loads the same with what each event of a service costs besides: the
 // sequencer gives it its place, its payload is sealed, and the index follows.
 func Payloads(run measure.Load) func(context.Context, measure.Env) (measure.Figures, error) {
 	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
-		err = withTree(ctx, e.Dir, func(ctx context.Context, j *journal.Journal) error {
-			return withSequencer(ctx, e.Dir, j, func(ctx context.Context, seq *sequencer.Sequencer) error {
-				time.Sleep(WarmUp)
-				f, err = run(ctx, e, submitter(seq))
-				return err
-			})
+		p, err := create(e.Dir)
+		if err != nil {
+			return nil, err
+		}
+		err = p.withSequencer(ctx, func(ctx context.Context, w work) error {
+			time.Sleep(WarmUp)
+			f, err = run(ctx, e, submitter(w.seq))
+			return err
 		})
 		return f, err
 	}
 }
 
-// withSequencer runs f with a sequencer for a new journal that an index follows to the end.
-func withSequencer(ctx context.Context, dir string, j *journal.Journal, f func(context.Context, *sequencer.Sequencer) error) (err error) {
-	logger := slog.New(slog.DiscardHandler)
-	x, err := index.Open(index.Config{Dir: filepath.Join(dir, "index"), Origin: Origin, Logger: logger})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, x.Close()) }()
-	seq := sequencer.New(sequencer.Config{
-		Origin: Origin, Journal: orderOf{j}, Index: x, Control: noControl{}, Logger: logger, QueueRequests: 1 << 16,
-	})
-	g, ctx := errgroup.WithContext(ctx)
-	running, stop := context.WithCancel(ctx)
-	g.Go(func() error { return seq.Run(running) })
-	g.Go(func() error {
-		if err := x.Follow(running, j); !errors.Is(err, context.Canceled) {
+// A work is what runs in a log.
+type work struct {
+	journal *journal.Journal
+	index   *index.Index
+	seq     *sequencer.Sequencer
+}
+
+// withSequencer runs f with a sequencer for a journal that a tree and an index follow to the end.
+func (p place) withSequencer(ctx context.Context, f func(context.Context, work) error) error {
+	return p.withTree(ctx, func(ctx context.Context, j *journal.Journal) (err error) {
+		logger := slog.New(slog.DiscardHandler)
+		x, err := index.Open(index.Config{Dir: p.data("index"), Origin: Origin, Logger: logger})
+		if err != nil {
 			return err
 		}
-		return nil
+		defer func() { err = errors.Join(err, x.Close()) }()
+		if err := x.CatchUp(ctx, j); err != nil {
+			return err
+		}
+		received, err := lastReceived(j)
+		if err != nil {
+			return err
+		}
+		seq := sequencer.New(sequencer.Config{
+			Origin: Origin, Journal: orderOf{j}, Index: x, Control: noControl{}, Logger: logger,
+			Next: j.Size(), LastReceived: received, QueueRequests: 1 << 16,
+		})
+		g, ctx := errgroup.WithContext(ctx)
+		running, stop := context.WithCancel(ctx)
+		g.Go(func() error { return seq.Run(running) })
+		g.Go(func() error {
+			if err := x.Follow(running, j); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		})
+		g.Go(func() error {
+			defer stop()
+			return errors.Join(f(ctx, work{j, x, seq}), x.Wait(ctx, j.Size()))
+		})
+		return g.Wait()
 	})
-	g.Go(func() error {
-		defer stop()
-		return errors.Join(f(ctx, seq), x.Wait(ctx, j.Size()))
-	})
-	return g.Wait()
+}
+
+// lastReceived is the time of the last entry; no later one may be before it.
+func lastReceived(j *journal.Journal) (uint64, error) {
+	size := j.Size()
+	if size == 0 {
+		return 0, nil
+	}
+	last, err := j.Entries(size-1, 1, log.EntryMaxBytes)
+	if err != nil {
+		return 0, err
+	}
+	e, err := log.ParseEntry(last[0])
+	return e.Log.Received, err
 }
 
 const (
@@ -147,11 +222,10 @@ var PayloadSizes = fmt.Sprintf("entry %d B and sealed payload %d B", payloadEntr
 
 const streams = 64
 
-// submitter submits events with payloads to some streams in turn. The log keeps the streams, since then events may come in any order,
-// as an open loop needs.
+// submitter submits events with payloads to some streams in turn. The log keeps
+// the streams, since then events may come in any order, as an open loop needs.
 func submitter(seq *sequencer.Sequencer) measure.Appender {
-	payload := &log.Payload{Bytes: fmt.Appendf(nil, "%q", strings.Repeat("x", payloadBytes-2))}
-	rand.Read(payload.Salt[:])
+	payload := newPayload()
 	requests := make([]sequencer.Request, streams)
 	for i := range requests {
 		requests[i] = request(i, payload)
@@ -162,6 +236,12 @@ func submitter(seq *sequencer.Sequencer) measure.Appender {
 		_, err := seq.Submit(ctx, req)
 		return err
 	}
+}
+
+func newPayload() *log.Payload {
+	p := &log.Payload{Bytes: fmt.Appendf(nil, "%q", strings.Repeat("x", payloadBytes-2))}
+	rand.Read(p.Salt[:])
+	return p
 }
 
 // request makes a request of one event in stream i, with what opens the stream if need be.

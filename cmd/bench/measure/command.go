@@ -78,8 +78,8 @@ type Options struct {
 // roomBytes is about what all rounds write.
 const roomBytes = 40 << 30
 
-// ParseOptions reads the flags of a command.
-func ParseOptions(args []string) (Options, error) {
+// ParseOptions reads the flags of a command, of which it adds its own.
+func ParseOptions(args []string, own ...func(*flag.FlagSet)) (Options, error) {
 	var o Options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("run", "", "`regexp` of the benches to run; what they are compared with runs too")
@@ -87,6 +87,9 @@ func ParseOptions(args []string) (Options, error) {
 	flags.IntVar(&o.seconds, "seconds", 6, "`seconds` of load in a round")
 	flags.StringVar(&o.parent, "dir", os.TempDir(), "`folder` on the disk to measure")
 	flags.BoolVar(&o.Strict, "strict", false, "fail when a goal is missed")
+	for _, add := range own {
+		add(flags)
+	}
 	if err := flags.Parse(args); err != nil {
 		return o, fmt.Errorf("%w: %w", ErrUsage, err)
 	}

@@ -94,6 +94,10 @@ func (r Rounds) String() string {
 	var all []string
 	for _, q := range slices.Concat(first, own, []Quantity{Foreign}) {
 		if v := r.of(q); len(v) > 0 {
+			if len(v) == 1 {
+				all = append(all, strings.TrimSpace(fmt.Sprintf("%s "+q.Format+" %s", q.Name, v[0], q.Unit)))
+				continue
+			}
 			text := fmt.Sprintf("%s "+q.Format+" ["+q.Format+" to "+q.Format+"] %s", q.Name, r.Median(q), v[0], v[len(v)-1], q.Unit)
 			all = append(all, strings.TrimSpace(text))
 		}

@@ -1,10 +1,14 @@
 package measure
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +77,52 @@ func readUsage() usage {
 		}
 	}
 	return u
+}
+
+// CPU is what this process has used so far.
+func CPU() time.Duration {
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// RSS is the memory of a process, in MiB.
+func RSS(pid int) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	f := strings.Fields(string(text))
+	if len(f) < 2 {
+		return 0, fmt.Errorf("memory of process %d: %q", pid, text)
+	}
+	pages, err := strconv.Atoi(f[1])
+	return float64(pages*os.Getpagesize()) / (1 << 20), err
+}
+
+// DiskBytes is what a file takes on the disk, which is less than its size where it has holes.
+func DiskBytes(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
+}
+
+// Uncache lets the kernel forget the contents of a folder's files, as after a reboot.
+func Uncache(dir string) error {
+	unix.Sync() // what is not written yet stays
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	})
 }
 
 // parseStat reads the first line of /proc/stat, whose unit is 1/100 s:
