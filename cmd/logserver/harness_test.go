@@ -44,7 +44,12 @@ func newLog(t *testing.T, change func(string) string) *running {
 
 func newLogIn(t *testing.T, dir string, change func(string) string) *running {
 	t.Helper()
-	if code := run(t.Context(), []string{"init", "-dir", dir, "-origin", testOrigin, "-listen", "127.0.0.1:0"}, io.Discard, t.Output(), nil); code != 0 {
+	return newLogOf(t, testOrigin, dir, change)
+}
+
+func newLogOf(t *testing.T, origin, dir string, change func(string) string) *running {
+	t.Helper()
+	if code := run(t.Context(), []string{"init", "-dir", dir, "-origin", origin, "-listen", "127.0.0.1:0"}, io.Discard, t.Output(), nil); code != 0 {
 		t.Fatalf("init exits with %d", code)
 	}
 	if change != nil {
@@ -164,7 +169,16 @@ func (r *running) do(method, path, token, contentType string, body []byte, heade
 	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
 	must(r.t, err)
-	return httpAnswer{r.t, resp.StatusCode, resp.Header, b}
+	a := httpAnswer{r.t, resp.StatusCode, resp.Header, b}
+	if err := described().check(method, path, a); err != nil {
+		r.t.Error(err)
+	}
+	if a.status < 300 {
+		if err := described().checkRequest(method, path, req.Header, body); err != nil {
+			r.t.Error(err)
+		}
+	}
+	return a
 }
 
 func (r *running) get(path, token string) httpAnswer {

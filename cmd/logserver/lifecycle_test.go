@@ -532,6 +532,9 @@ func (r *running) metrics() []byte {
 	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
 	must(r.t, err)
+	if err := described().check("GET", adminListener+"/metrics", httpAnswer{r.t, resp.StatusCode, resp.Header, b}); err != nil {
+		r.t.Error(err)
+	}
 	return b
 }
 
