@@ -55,35 +55,10 @@ func TestPlantedBugs(t *testing.T) {
 	}
 }
 
-// A trouble is what a disk does to a life: a call that fails, in some way, once or from then on.
-type trouble struct {
-	call    int
-	fault   crashfs.Fault
-	lasting bool
-}
-
-func (x trouble) String() string {
-	if x.lasting {
-		return fmt.Sprintf("%v from call %d on", x.fault, x.call)
-	}
-	return fmt.Sprintf("%v at call %d", x.fault, x.call)
-}
-
-// troubles calls each with every way to fail the nth call, for n from 1 on, until each says that there is no nth call.
-func troubles(each func(trouble) (more bool)) {
-	for _, fault := range crashfs.Faults() {
-		for _, lasting := range []bool{false, true} {
-			for n := 1; each(trouble{n, fault, lasting}); n++ {
-				continue
-			}
-		}
-	}
-}
-
 // troubled is a life on a disk that fails. The journal is unharmed, or says so and takes nothing more.
-func (e *explorer) troubled(x trouble) (*crashfs.FS, *model, error) {
+func (e *explorer) troubled(x crashfs.Trouble) (*crashfs.FS, *model, error) {
 	f, m := crashfs.New(11), newModel()
-	f.FailAt(x.call, x.fault, x.lasting)
+	f.Trouble(x)
 	j, err := e.open(f, m)
 	if err != nil {
 		if errors.Is(err, ErrCorrupt) {
@@ -116,7 +91,7 @@ func (e *explorer) troubled(x trouble) (*crashfs.FS, *model, error) {
 func TestFaults(t *testing.T) {
 	crashfs.Hurry(t)
 	e, tried := &explorer{power: true}, 0
-	troubles(func(x trouble) bool {
+	crashfs.EachTrouble(func(x crashfs.Trouble) bool {
 		f, m, err := e.troubled(x)
 		if err != nil {
 			t.Fatalf("%v: %v", x, err)
@@ -127,7 +102,7 @@ func TestFaults(t *testing.T) {
 				after = f.Restart(s)
 			}
 			tried++
-			if err := e.survive(after, m.clone(), rand.New(rand.NewPCG(s, uint64(x.call))), 0); err != nil {
+			if err := e.survive(after, m.clone(), rand.New(rand.NewPCG(s, uint64(x.Call))), 0); err != nil {
 				t.Fatalf("%v, state %d: %v", x, s, err)
 			}
 		}
@@ -137,8 +112,8 @@ func TestFaults(t *testing.T) {
 }
 
 // unwell opens a journal on a disk that fails, then heals. It opens and is right, or refuses for no other reason.
-func (e *explorer) unwell(f *crashfs.FS, m *model, x trouble) error {
-	f.FailAt(x.call, x.fault, x.lasting)
+func (e *explorer) unwell(f *crashfs.FS, m *model, x crashfs.Trouble) error {
+	f.Trouble(x)
 	j, err := e.open(f, m)
 	f.Heal()
 	if err != nil {
@@ -172,10 +147,10 @@ func TestFaultsInRecovery(t *testing.T) {
 		if err != nil && !errors.Is(err, crashfs.ErrCrashed) {
 			t.Fatal(err)
 		}
-		troubles(func(x trouble) bool {
-			after, m := f.After(uint64(x.call)), m.clone()
-			if x.call%2 == 0 {
-				after = f.Restart(uint64(x.call))
+		crashfs.EachTrouble(func(x crashfs.Trouble) bool {
+			after, m := f.After(uint64(x.Call)), m.clone()
+			if x.Call%2 == 0 {
+				after = f.Restart(uint64(x.Call))
 			}
 			if err := e.unwell(after, m, x); err != nil {
 				t.Fatalf("crash at change %d, %v: %v", at, x, err)
@@ -196,21 +171,21 @@ func TestFaultsInRecovery(t *testing.T) {
 func TestPairsOfFaultsNightly(t *testing.T) {
 	crashfs.Hurry(t)
 	e, pairs := &explorer{power: true}, 0
-	troubles(func(x trouble) bool {
+	crashfs.EachTrouble(func(x crashfs.Trouble) bool {
 		f, m, err := e.troubled(x)
 		if err != nil {
 			t.Fatalf("%v: %v", x, err)
 		}
-		troubles(func(y trouble) bool {
-			after, m := f.After(uint64(y.call)), m.clone()
-			if y.call%2 == 0 {
-				after = f.Restart(uint64(y.call))
+		crashfs.EachTrouble(func(y crashfs.Trouble) bool {
+			after, m := f.After(uint64(y.Call)), m.clone()
+			if y.Call%2 == 0 {
+				after = f.Restart(uint64(y.Call))
 			}
 			pairs++
 			if err := e.unwell(after, m, y); err != nil {
 				t.Fatalf("%v, then %v: %v", x, y, err)
 			}
-			if err := e.survive(after.After(1), m, rand.New(rand.NewPCG(uint64(y.call), 1)), 2); err != nil {
+			if err := e.survive(after.After(1), m, rand.New(rand.NewPCG(uint64(y.Call), 1)), 2); err != nil {
 				t.Fatalf("%v, then %v: %v", x, y, err)
 			}
 			return after.Failed() > 0

@@ -51,6 +51,8 @@ type Config struct {
 	Rebuild      bool             // Open derives all tiles again from Source, whatever the files and the recovery point say
 	Now          func() time.Time // wall clock; default time.Now
 	Logger       *slog.Logger     // default discards
+
+	storeBytes int64 // of a file of checkpoints: 1 MiB, and less in tests that begin many
 }
 
 func (c Config) withDefaults() Config {
@@ -60,6 +62,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.StopTimeout, 10*time.Second)
 	setDefault(&c.KeepPartials, 16)
 	setDefault(&c.CacheBytes, 16<<20)
+	setDefault(&c.storeBytes, 1<<20)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

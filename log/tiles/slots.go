@@ -161,6 +161,10 @@ func (s *slots) settle() error {
 	return nil
 }
 
+// again makes durable what was read: it may be a page in memory, left by a process that was killed before its sync, or
+// after one that failed. It goes where it was, so that the other slot stands in if a crash tears it.
+func (s *slots) again() error { return s.write(s.seq, s.last) }
+
 func (s *slots) write(seq uint64, state Anchor) error { return s.writeAt(s.marshal(seq, state), seq) }
 
 func (s *slots) writeAt(slot []byte, seq uint64) error {

@@ -92,6 +92,15 @@ func (w *writer) heal(path string, data []byte) (f disk.File, healed bool, err e
 	return f, true, err
 }
 
+// rewrite replaces a file that holds data by another that holds the same. What reads well may be pages in memory that
+// were forgotten by a sync that failed, before the process was killed: no sync writes them any more.
+func (w *writer) rewrite(f disk.File, path string, data []byte) (disk.File, error) {
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("close %s: %w", path, err)
+	}
+	return w.write(path, data)
+}
+
 func holds(f disk.File, data []byte) bool {
 	size, err := f.Size()
 	if err != nil || size != int64(len(data)) {

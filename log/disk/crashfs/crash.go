@@ -1,6 +1,7 @@
 package crashfs
 
 import (
+	"bytes"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
@@ -142,7 +143,7 @@ func (w write) tear(rng *rand.Rand, mode int, b []byte) []byte {
 		part := write{off, data[:n]}
 		switch roll := rng.IntN(8); {
 		case mode == loseAll || roll < 3:
-		case roll == 3 && part.wholeSector(b):
+		case roll == 3 && part.replaces(b):
 			noise := make([]byte, n)
 			for i := range noise {
 				noise[i] = byte(rng.Uint32())
@@ -156,11 +157,15 @@ func (w write) tear(rng *rand.Rand, mode int, b []byte) []byte {
 	return b
 }
 
-// wholeSector tells whether a write within one sector writes all bytes that the sector has.
-func (w write) wholeSector(b []byte) bool {
+// replaces tells whether a write within one sector writes all that the sector has, and something else. A system writes
+// whole pages: what is beside a change, or is written again as it was, has to survive anyway.
+func (w write) replaces(b []byte) bool {
 	first := w.off &^ (sectorBytes - 1)
 	end := min(first+sectorBytes, int64(len(b)))
-	return first >= end || w.off == first && w.off+int64(len(w.data)) >= end
+	if first >= end {
+		return true
+	}
+	return w.off == first && w.off+int64(len(w.data)) >= end && !bytes.Equal(b[first:end], w.data[:end-first])
 }
 
 func (w write) apply(b []byte) []byte {

@@ -2,7 +2,7 @@
 // that were not synced come and go, any call fails on request. Given the same seed and the same calls it does the same.
 //
 // Its model of a crash: each 512-byte sector of each unsynced write is kept, lost, or replaced by noise, but is old or
-// new where the write left part of it alone; of the unsynced changes of names in a directory a prefix is kept, for each
+// new where the write left part of it alone, or changed nothing; of the unsynced changes of names in a directory a prefix is kept, for each
 // directory on its own. A sync that fails marks the pages clean: they stay readable, but never reach the medium.
 //
 // Only tests import it.
@@ -152,6 +152,13 @@ func (f *FS) Failed() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.failed
+}
+
+// Crashed tells whether the crash has come that CrashAt wanted.
+func (f *FS) Crashed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.crashed
 }
 
 // Changed returns the name of what was changed last: after a crash, in the middle of what it came.
