@@ -60,6 +60,9 @@ type Config struct {
 	rebuild bool    // derive all tiles again at start; see fsck
 	examine bool    // leave what was erased as it is on disk; see fsck
 	fs      disk.FS // the machine's; tests put another in its place
+
+	segmentBytes int64 // of the journal; 0 is its default, tests take less
+	segmentSlots int
 }
 
 // TLSConfig names the files of TLS, in PEM.

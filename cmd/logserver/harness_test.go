@@ -31,6 +31,7 @@ type running struct {
 	url   string
 	admin string  // token
 	fs    disk.FS // if not nil, from the next start on
+	small bool    // segments, from the next start on
 
 	client *http.Client // nil for the default one
 	stop   func() error
@@ -77,6 +78,9 @@ func (r *running) config() Config {
 	must(r.t, err)
 	if r.fs != nil {
 		c.fs = r.fs
+	}
+	if r.small {
+		c = small(c)
 	}
 	return c
 }

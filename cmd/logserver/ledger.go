@@ -57,7 +57,10 @@ var (
 const proofTiles = 4096
 
 func (c Config) journalConfig(logger *slog.Logger, atLeast uint64) journal.Config {
-	return journal.Config{Dir: filepath.Join(c.DataDir, "journal"), FS: c.fs, Logger: logger, AtLeast: atLeast}
+	return journal.Config{
+		Dir: filepath.Join(c.DataDir, "journal"), FS: c.fs, Logger: logger, AtLeast: atLeast,
+		SegmentBytes: c.segmentBytes, SegmentSlots: c.segmentSlots,
+	}
 }
 
 func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logger) tiles.Config {
