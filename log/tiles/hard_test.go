@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -402,4 +403,33 @@ func TestOldCheckpointsAreKeptOverManySegments(t *testing.T) {
 		t.Error("no statistics")
 	}
 	must(t, s.tree.Close())
+}
+
+// A store that was cut anywhere behind its last record, or in its padding, has lost nothing.
+func TestAStoreThatIsCutBehindItsLastRecordIsWhole(t *testing.T) {
+	for cut := range int64(2 * recordAlign) {
+		w := newWorld(t)
+		fsys := crashfs.New(1)
+		c := w.config(fsys)
+		w.build(c, 3, 4)
+		s, err := w.open(c)
+		must(t, err)
+		end := s.tree.store.end
+		note := recordHeadBytes + int64(len(s.tree.Published()))
+		name := filepath.Join(c.storeDir(), s.tree.store.segments[0].name())
+		size := end - (note+recordAlign-1)/recordAlign*recordAlign + note + cut
+		must(t, s.tree.Close())
+		f, err := fsys.Open(name)
+		must(t, err)
+		must(t, f.Truncate(size))
+		must(t, f.Close())
+		w.grow(c, 5)
+		s, err = w.open(c)
+		must(t, err)
+		w.check(s.tree)
+		if _, err := s.tree.PublishedAt(7); err != nil {
+			t.Errorf("cut at %d of %d: %v", size, end, err)
+		}
+		must(t, s.tree.Close())
+	}
 }
