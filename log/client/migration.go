@@ -36,6 +36,7 @@ type Migration struct {
 	control *Stream
 	opened  bool
 	closed  bool
+	resumed bool // from an outbox; set before it is handed out
 }
 
 // OpenMigration opens a migration, with its control stream. The name is for
@@ -100,6 +101,7 @@ func (m *Migration) resume(expected []log.StreamOwner) (found bool, err error) {
 	if found && !slices.Equal(was.Expected, expected) {
 		return false, errors.New("it was opened with other streams: give the same as then")
 	}
+	m.resumed = found
 	if was.Closed {
 		m.closed, m.control.ended = true, true
 		return true, nil
@@ -132,6 +134,9 @@ func (s *Stream) claim() (found bool, err error) {
 	s.state, s.ended = state, state.Closed
 	return true, nil
 }
+
+// Resumed says whether an earlier process opened the migration, through the same outbox.
+func (m *Migration) Resumed() bool { return m.resumed }
 
 // Closed says whether the migration is closed, perhaps by an earlier process.
 func (m *Migration) Closed() bool {

@@ -43,8 +43,8 @@ func TestOutboxOverRestarts(t *testing.T) {
 	for run := range runs {
 		c := openOutbox(t, f.outboxConfig(dir))
 		m, s := open(t, c)
-		if got, want := s.End().Last, uint64(1+20*run); got != want {
-			t.Fatalf("run %d: the stream is at %d, want %d", run, got, want)
+		if got, want := s.End().Last, uint64(1+20*run); got != want || m.Resumed() != (run > 0) {
+			t.Fatalf("run %d: the stream is at %d, want %d; resumed %v", run, got, want, m.Resumed())
 		}
 		if err := s.Put(t.Context(), events(15)...); err != nil {
 			t.Fatal(err)
