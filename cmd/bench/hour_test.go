@@ -71,11 +71,12 @@ func TestOneHourNightly(t *testing.T) {
 }
 
 // hour appends for a while, samples the server 60 times, and checks every receipt and proof.
-func (s *server) hour(ctx context.Context, length time.Duration) ([]sample, measure.Figures, error) {
-	c, err := s.client(ctx, "hour")
+func (s *server) hour(ctx context.Context, length time.Duration) (samples []sample, f measure.Figures, err error) {
+	c, err := s.client(ctx, "hour", true)
 	if err != nil {
 		return nil, nil, err
 	}
+	defer func() { err = errors.Join(err, c.Close()) }()
 	var names []string
 	for i := range hourStreams {
 		names = append(names, fmt.Sprintf("s%02d", i))
@@ -106,7 +107,6 @@ func (s *server) hour(ctx context.Context, length time.Duration) ([]sample, meas
 			return err
 		})
 	}
-	var samples []sample
 	g.Go(func() error {
 		for range 60 {
 			time.Sleep(length / 60)

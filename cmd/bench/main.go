@@ -82,7 +82,8 @@ func sets(rounds int, raw *measure.Raw, server serverBinary) []measure.Set {
 		alone(overHTTP, "HTTP, single events, 1,000/s, 64 connections, "+httpSizes, measure.Goals{p99.Below(10)}, server.load(1_000, 1)),
 		alone(overHTTP, "event to published checkpoint, default cadence", measure.Goals{p99.Below(1200)}, server.published("1s")),
 		alone(overHTTP, "event to published checkpoint, 100 ms cadence", measure.Goals{p99.Below(300)}, server.published("100ms")),
-		alone(overHTTP, "SDK, 100,000 events, each receipt and inclusion proof checked, payload 33 B", measure.Goals{took.Below(15)}, server.sdk(100_000)),
-		alone(1, "SDK, 1,000,000 events, the same", measure.Goals{took.Below(120)}, server.sdk(1_000_000)),
+		alone(overHTTP, "SDK, 100,000 events, each receipt and inclusion proof checked, payload 33 B", measure.Goals{took.Below(15)}, server.sdk(100_000, false)),
+		alone(1, "SDK, 1,000,000 events, the same", measure.Goals{took.Below(120)}, server.sdk(1_000_000, false)),
+		alone(1, "SDK with outbox, 1,000,000 events, the same", measure.Goals{took.Below(120)}, server.sdk(1_000_000, true)),
 	}
 }

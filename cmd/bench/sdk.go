@@ -26,19 +26,19 @@ const sdkPayload = `{"rows":1000,"table":"customers"}`
 
 // sdk sends events through the SDK, which checks each receipt and each inclusion
 // proof, and checks them once more in the end with what the SDK has returned.
-func (binary serverBinary) sdk(events int) func(context.Context, measure.Env) (measure.Figures, error) {
+func (binary serverBinary) sdk(events int, outbox bool) func(context.Context, measure.Env) (measure.Figures, error) {
 	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
 		err = binary.with(ctx, e, "1s", func(s *server) error {
-			f, err = s.sdk(ctx, events)
+			f, err = s.sdk(ctx, events, outbox)
 			return err
 		})
 		return f, err
 	}
 }
 
-func (s *server) sdk(ctx context.Context, events int) (measure.Figures, error) {
+func (s *server) sdk(ctx context.Context, events int, outbox bool) (measure.Figures, error) {
 	began := time.Now()
-	given, acknowledged, err := s.send(ctx, events)
+	given, acknowledged, err := s.send(ctx, events, outbox)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +52,12 @@ func (s *server) sdk(ctx context.Context, events int) (measure.Figures, error) {
 
 // send sends events through the SDK and returns what was promised for them,
 // when the SDK has checked all of it. They were acknowledged before.
-func (s *server) send(ctx context.Context, events int) (given *promises, acknowledged time.Duration, err error) {
-	c, err := s.client(ctx, "sdk")
+func (s *server) send(ctx context.Context, events int, outbox bool) (given *promises, acknowledged time.Duration, err error) {
+	c, err := s.client(ctx, "sdk", outbox)
 	if err != nil {
 		return nil, 0, err
 	}
+	defer func() { err = errors.Join(err, c.Close()) }()
 	const batch = 1000
 	names := []string{"a", "b", "c", "d"}
 	began := time.Now()
@@ -88,8 +89,8 @@ func (s *server) send(ctx context.Context, events int) (given *promises, acknowl
 	return given, acknowledged, errors.Join(m.Close(ctx), c.Wait(ctx))
 }
 
-// client makes an SDK for a new principal.
-func (s *server) client(ctx context.Context, name string) (*client.Client, error) {
+// client makes an SDK for a new principal, with an outbox beside the log if one is wanted.
+func (s *server) client(ctx context.Context, name string, outbox bool) (*client.Client, error) {
 	token, key, err := s.principal(ctx, name)
 	if err != nil {
 		return nil, err
@@ -99,7 +100,11 @@ func (s *server) client(ctx context.Context, name string) (*client.Client, error
 	if err := errors.Join(lerr, rerr); err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{URL: s.url, Token: token, LogKey: logKey, ReceiptKey: receiptKey, Principal: name, Key: key})
+	c := client.Config{URL: s.url, Token: token, LogKey: logKey, ReceiptKey: receiptKey, Principal: name, Key: key}
+	if outbox {
+		c.Outbox = &client.OutboxConfig{Dir: s.file("outbox")}
+	}
+	return client.New(c)
 }
 
 // promises are all that a log acknowledged.

@@ -20,7 +20,7 @@ func TestKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = serverBinary(path).with(t.Context(), measure.Env{Dir: dir}, "1s", func(s *server) error {
-		given, _, err := s.send(t.Context(), 4_000)
+		given, _, err := s.send(t.Context(), 4_000, true)
 		if err != nil {
 			return err
 		}

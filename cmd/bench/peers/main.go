@@ -108,7 +108,7 @@ func contests(schema string) []contest {
 		of("5,000/s", measure.OpenLoop(5_000), latency, batching{1024, 5 * ms}, batching{1024, 10 * ms}, batching{1024, 20 * ms}),
 		of("10,000/s", measure.OpenLoop(10_000), latency, batching{1024, 5 * ms}, batching{512, 20 * ms}, batching{1024, 50 * ms}),
 		of("64 writers", measure.Saturate(64), rate, batching{64, 50 * ms}, batching{256, 5 * ms}),
-		of("1,024 writers", measure.Saturate(1_024), rate, batching{256, 250 * ms}, batching{1024, 50 * ms}),
+		of("1,024 writers", measure.Saturate(1_024), rate, batching{256, 250 * ms}, batching{512, 50 * ms}, batching{1024, 50 * ms}),
 	}
 }
 
