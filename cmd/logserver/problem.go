@@ -102,7 +102,7 @@ func problemOf(err error) problem {
 		}
 		p := problem{
 			Type: problemPrefix + k.name, Title: k.err.Error(), Status: k.status,
-			Detail: err.Error(), Hint: k.hint, retryAfter: k.retryAfter,
+			Detail: clip(err.Error()), Hint: k.hint, retryAfter: k.retryAfter,
 		}
 		if k.status >= http.StatusInternalServerError {
 			p.Detail = p.Title
@@ -120,6 +120,16 @@ func problemOf(err error) problem {
 		Type: problemPrefix + "internal", Title: "internal error", Status: http.StatusInternalServerError,
 		Detail: "the server could not do it, and has logged why", Hint: hintUnsure,
 	}
+}
+
+// detailMaxBytes bounds what an answer repeats of a request.
+const detailMaxBytes = 2 << 10
+
+func clip(s string) string {
+	if len(s) <= detailMaxBytes {
+		return s
+	}
+	return strings.ToValidUTF8(s[:detailMaxBytes], "") + "..."
 }
 
 // fail answers with a problem. It always answers: an answer that nobody writes is a 200, and that means "in the log".
