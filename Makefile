@@ -181,10 +181,11 @@ fix:
 	for module in $(MODULES); do (cd $$module && $(FIX) ./...); done
 	go mod tidy
 
-# Debian packages by the command that shows they are missing. Only root can mount what mkfs makes.
+# Debian packages by the command that shows they are missing. Only root can mount what mkfs makes; without slowhttptest
+# one test says that it is not run.
 deps:
 	@missing=; pairs="python3:python3 openssl:openssl git:git gcc:gcc curl:curl"; \
-	if [ "$$(id -u)" = 0 ]; then pairs="$$pairs mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs"; fi; \
+	if [ "$$(id -u)" = 0 ]; then pairs="$$pairs mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs slowhttptest:slowhttptest"; fi; \
 	for pair in $$pairs; do \
 		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
 	done; \

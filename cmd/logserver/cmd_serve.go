@@ -23,7 +23,6 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/time/rate"
 )
 
 // processorsMin is how many processors the Go runtime is told of at least. The
@@ -147,7 +146,7 @@ func openHost(ctx context.Context, c Config, logger *slog.Logger, reg prometheus
 		}
 		s := &site{
 			ledger: l, limits: c.Limits, logger: logger.With("origin", c.Origin), metrics: newMetrics(reg, l),
-			trail: newTrail(l.record, logger.With("origin", c.Origin)), rates: make(map[string]*rate.Limiter),
+			trail: newTrail(l.record, logger.With("origin", c.Origin)), rates: newRates(c.Limits),
 		}
 		h.sites = append(h.sites, s)
 		if h.names[i] == "" {
