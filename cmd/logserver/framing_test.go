@@ -211,6 +211,8 @@ var odd = []rawRequest{
 	{name: "a coding of the content", raw: post + "Content-Encoding: gzip\r\nContent-Length: {n}\r\n\r\n{events}", want: []int{415}, open: true},
 	{name: "a second coding of the content", raw: post + "Content-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: {n}\r\n\r\n{events}", want: []int{415}, open: true},
 	{name: "an answer in any coding", raw: entry + auth + "Accept-Encoding: gzip, br, zstd\r\nTE: trailers, gzip\r\n\r\n", want: []int{200}, open: true},
+	{name: "many conditions", raw: "GET /checkpoint HTTP/1.1\r\n" + auth + "If-None-Match: " + strings.Repeat(`"x", `, 2000) + "*\r\nIf-Modified-Since: x\r\nIf-Match: x\r\nIf-Range: x\r\n\r\n", want: []int{200}, open: true},
+	{name: "many ranges", raw: "GET /tile/0/000.p/2 HTTP/1.1\r\n" + auth + "Range: bytes=0-" + strings.Repeat(",0-", 2000) + "\r\n\r\n", want: []int{200}, open: true},
 	{name: "two tokens", raw: entry + auth + "Authorization: Bearer x\r\n\r\n", want: []int{401}, open: true},
 	{name: "malformed percent encoding", raw: "GET /v1/entries/%zz HTTP/1.1\r\n" + auth + "\r\n", want: []int{400}},
 	{name: "malformed percent encoding in a query", raw: "GET /v1/events?kind=%zz HTTP/1.1\r\n" + auth + "\r\n", want: []int{400}, open: true},

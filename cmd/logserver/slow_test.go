@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -175,13 +174,17 @@ func TestTenThousandIdleConnectionsStopNothing(t *testing.T) {
 	crm := r.submitter("crm", "m1/customers")
 	crm.append("stream.open", crm.opening())
 	must(t, r.stop())
-	p := startProcess(t, binary(t), r.dir)
-	ended := make(chan error, 1)
+	p := launch(t, r.dir, binary(t), "serve")
+	must(t, p.up())
 	r.stop = func() error {
 		r.stop = nil
-		return errors.Join(p.cmd.Process.Signal(os.Interrupt), <-ended)
+		must(t, p.cmd.Process.Signal(os.Interrupt))
+		<-p.ended
+		if !p.cmd.ProcessState.Success() {
+			return fmt.Errorf("%v: %s", p.cmd.ProcessState, p.said)
+		}
+		return nil
 	}
-	go func() { ended <- p.cmd.Wait() }()
 	r.url, r.client = p.url, closing()
 	alone := quantile(crm.appendFor(after(time.Second)), .99)
 	before := r.resident()
