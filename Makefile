@@ -118,7 +118,7 @@ do-fuzz:
 
 # unittest before Python 3.12 is content with no test at all.
 do-python: bin
-	@for dir in docs/second-verifier deploy/results/python; do \
+	@for dir in docs/second-verifier docs/clients/python deploy/results/python; do \
 		if [ -d $$dir ]; then \
 			(cd $$dir && python3 -B -m unittest discover -p '*test*.py') 2>&1 | tee bin/python.log; \
 			if grep -q '^Ran 0 tests' bin/python.log; then echo "$$dir has no tests"; exit 1; fi; \
