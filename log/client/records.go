@@ -185,7 +185,7 @@ func putGroup(b []byte, segment uint64, off int64) {
 
 // groupBytes is how long the group is whose header this is.
 func groupBytes(header []byte) (int64, error) {
-	if len(header) < groupHeaderBytes || binary.LittleEndian.Uint32(header) != groupMagic {
+	if len(header) < groupHeaderBytes || binary.LittleEndian.Uint32(header) != groupMagic || binary.LittleEndian.Uint32(header[12:]) != 0 {
 		return 0, errGroup
 	}
 	return groupHeaderBytes + int64(binary.LittleEndian.Uint32(header[8:])), nil
