@@ -18,8 +18,9 @@ TOOL       = go tool -modfile=$(CURDIR)/deploy/tools.mod
 NIGHTLY    = Nightly$$
 COVER_MIN  = 95.0
 COVERED    = log witness lineage rules evidence authz
-FUZZTIME   = 30s
-FUZZ_SMOKE = 120
+# Executions of all fuzz targets together, and the minutes that they may take.
+FUZZ       = 40000000 90
+FUZZ_SMOKE = 3000000 10
 PLATFORMS  = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 # Data that is too large to keep here; what needs it is not run without.
@@ -111,10 +112,10 @@ do-vuln: bin
 	fi
 
 do-fuzz-smoke:
-	@deploy/fuzz.sh -total $(FUZZ_SMOKE)
+	@deploy/fuzz.sh $(FUZZ_SMOKE)
 
 do-fuzz:
-	@deploy/fuzz.sh -each $(FUZZTIME)
+	@deploy/fuzz.sh $(FUZZ)
 
 # unittest before Python 3.12 is content with no test at all.
 do-python: bin
@@ -167,9 +168,8 @@ do-bench-peers: bin
 		echo "NOT RUN: bench-peers: no mariadbd; install it with: sudo apt-get install mariadb-server-core mariadb-client-core"; \
 	fi
 
-do-nightly: FUZZTIME = 5m
 do-nightly:
-	@bad=; $(MAKE) nightly-tests || bad=1; $(MAKE) fuzz FUZZTIME=$(FUZZTIME) || bad=1; [ -z "$$bad" ]
+	@bad=; $(MAKE) nightly-tests || bad=1; $(MAKE) fuzz || bad=1; [ -z "$$bad" ]
 
 do-nightly-tests:
 	@bad=; for module in $(MODULES); do \
