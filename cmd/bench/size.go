@@ -151,7 +151,7 @@ func (l *large) restart(ctx context.Context, e measure.Env) (measure.Figures, er
 	}
 	cut := make(chan error, 1)
 	go func() {
-		_, err := s.load(ctx, "killed", 5_000, 100, 2*e.Seconds)
+		_, err := s.load(ctx, "killed", 10_000, 100, 2*e.Seconds)
 		cut <- err
 	}()
 	time.Sleep(time.Duration(e.Seconds) * time.Second)
