@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk/crashfs"
 )
 
@@ -57,4 +58,62 @@ func TestCrashesOfRecoveries(t *testing.T) {
 		}
 	}
 	t.Logf("%d states after three crashes", tried)
+}
+
+// TestErasedForGood: a sync in an erasure fails, and the process is killed. Its pages read as zeros, and no sync writes
+// them any more. The next process repeats all erasures, as a server does, and then the power is lost.
+func TestErasedForGood(t *testing.T) {
+	e := &explorer{power: true}
+	for seed := range uint64(8) {
+		for call := 1; ; call++ {
+			failed, err := e.erasedForGood(t, seed, call)
+			if err != nil {
+				t.Fatalf("seed %d, call %d of an erasure failed: %v", seed, call, err)
+			}
+			if !failed {
+				break
+			}
+		}
+	}
+}
+
+func (e *explorer) erasedForGood(t *testing.T, seed uint64, call int) (failed bool, err error) {
+	f := crashfs.New(seed)
+	j, err := Create(e.config(f))
+	if err != nil {
+		return false, err
+	}
+	var records []log.Record
+	for range 3 {
+		records = append(records, log.Record{Entry: []byte("entry"), Payload: &log.Payload{Bytes: []byte("a name")}})
+	}
+	if _, err := j.Append(t.Context(), append(records, log.Record{Entry: []byte("what orders the erasures")})); err != nil {
+		return false, err
+	}
+	if err := j.Erase(0); err != nil {
+		return false, err
+	}
+	f.FailAt(call, crashfs.EIO, false)
+	failed = j.Erase(1) != nil
+	again := f.Restart(1)
+	if j, err = Open(e.config(again)); err != nil {
+		return failed, err
+	}
+	for index := range uint64(2) {
+		if err := j.Erase(index); err != nil {
+			return failed, fmt.Errorf("repeat Erase(%d): %w", index, err)
+		}
+	}
+	for state := range uint64(8) {
+		after, err := Open(e.config(again.After(state)))
+		if err != nil {
+			return failed, fmt.Errorf("state %d: %w", state, err)
+		}
+		for index := range uint64(2) {
+			if _, err := after.Payload(index); !errors.Is(err, ErrErased) {
+				return failed, fmt.Errorf("state %d: Payload(%d) = %w, want ErrErased", state, index, err)
+			}
+		}
+	}
+	return failed, nil
 }
