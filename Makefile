@@ -21,6 +21,9 @@ COVERED    = log witness lineage rules evidence authz
 # Executions of all fuzz targets together, and the minutes that they may take.
 FUZZ       = 40000000 90
 FUZZ_SMOKE = 3000000 10
+# Of the crash suite. Machines that share a long run take seeds far from each other.
+CRASHPOINTS = 500000
+CRASHSEED   = 1
 PLATFORMS  = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 # Data that is too large to keep here; what needs it is not run without.
@@ -31,7 +34,7 @@ VULNDB        ?= $(PIPEROLL_DATA)/vulndb.tgz
 MODULES = $(dir $(wildcard go.mod */go.mod */*/go.mod */*/*/go.mod))
 
 # In the order that fails fastest. results-check comes before test, which writes the file that it reads.
-CHECK  = fmt lint build results-check test cover race vuln python release-check fuzz-smoke demo-smoke
+CHECK  = fmt lint build results-check test cover race crash vuln python release-check fuzz-smoke demo-smoke
 SHARES = $(CHECK) demo bench bench-peers fuzz nightly nightly-tests results-close verifier-release
 
 .PHONY: check fix deps $(SHARES) $(SHARES:%=do-%)
@@ -102,6 +105,13 @@ do-results-check do-results-close: bin bin/results
 # Flips of bytes and what happens to a process have nothing to race with; they run in test.
 do-race:
 	go test -race -short -count=1 -skip '$(NIGHTLY)|^TestEveryByteMatters$$|^TestNothingAcknowledgedIsLost|^TestADamagedLog' -timeout 30m ./...
+
+# Journal, tiles and index each look at their share; one line tells how many states that was.
+do-crash: bin
+	go test -count=1 -v -run '^TestCrashes$$' -timeout 6h ./log/journal ./log/tiles ./log/index \
+		-args -crashpoints $(CRASHPOINTS) -crashseed $(CRASHSEED) | tee bin/crash.log
+	@awk '/crash points:/ { for (i = 2; i <= NF; i++) { if ($$i == "points,") points += $$(i-1); if ($$i == "them") second += $$(i+1) } } \
+		END { printf "crash: %d crash points, %d of them in a recovery from a crash\n", points, second; exit points < $(CRASHPOINTS) }' bin/crash.log
 
 do-vuln: bin
 	@if [ -f $(VULNDB) ]; then \

@@ -1,6 +1,9 @@
 package crashfs
 
-import "fmt"
+import (
+	"fmt"
+	"testing"
+)
 
 // A Trouble is what a disk does to a life: the nth call fails, in some way, once or from then on.
 type Trouble struct {
@@ -20,10 +23,15 @@ func (x Trouble) String() string {
 func (f *FS) Trouble(x Trouble) { f.FailAt(x.Call, x.Fault, x.Lasting) }
 
 // EachTrouble calls each with every way to fail the nth call, for n from 1 on, until it says that there is no nth call.
+// Short tests leave out most of them.
 func EachTrouble(each func(Trouble) (more bool)) {
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
 	for _, fault := range Faults() {
 		for _, lasting := range []bool{false, true} {
-			for n := 1; each(Trouble{n, fault, lasting}); n++ {
+			for n := 1; each(Trouble{n, fault, lasting}); n += step {
 				continue
 			}
 		}
