@@ -81,7 +81,7 @@ func (r *running) heldBack(method, path, token, body string) (send func() httpAn
 		must(r.t, err)
 		b, err := io.ReadAll(resp.Body)
 		must(r.t, err)
-		return httpAnswer{r.t, resp.StatusCode, resp.Header, b}
+		return httpAnswer{r.t, resp.StatusCode, resp.Header, b}.checked(method, path)
 	}
 }
 

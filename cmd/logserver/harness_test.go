@@ -173,10 +173,7 @@ func (r *running) do(method, path, token, contentType string, body []byte, heade
 	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
 	must(r.t, err)
-	a := httpAnswer{r.t, resp.StatusCode, resp.Header, b}
-	if err := described().check(method, path, a); err != nil {
-		r.t.Error(err)
-	}
+	a := httpAnswer{r.t, resp.StatusCode, resp.Header, b}.checked(method, path)
 	if a.status < 300 {
 		if err := described().checkRequest(method, path, req.Header, body); err != nil {
 			r.t.Error(err)

@@ -83,11 +83,7 @@ func (in *inside) do(method, path, token string) httpAnswer {
 	req.Header.Set("Authorization", "Bearer "+token)
 	w := httptest.NewRecorder()
 	in.mux.ServeHTTP(w, req)
-	a := httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}
-	if err := described().check(method, path, a); err != nil {
-		in.t.Error(err)
-	}
-	return a
+	return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}.checked(method, path)
 }
 
 // metric gives the sum of a metric over those of its series that have the label's value.
@@ -371,7 +367,7 @@ func (in *inside) waitForProofs(token string, text []byte) (done <-chan struct{}
 	return answered, func() httpAnswer {
 		cancel()
 		<-answered
-		return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}
+		return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}.checked("POST", "/v1/events")
 	}
 }
 

@@ -532,10 +532,7 @@ func (r *running) metrics() []byte {
 	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
 	must(r.t, err)
-	if err := described().check("GET", adminListener+"/metrics", httpAnswer{r.t, resp.StatusCode, resp.Header, b}); err != nil {
-		r.t.Error(err)
-	}
-	return b
+	return httpAnswer{r.t, resp.StatusCode, resp.Header, b}.checked("GET", adminListener+"/metrics").body
 }
 
 func TestAStoppedServerAnswersEveryone(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"mime"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/pipe-roll/piperoll/docs/api"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -232,6 +234,42 @@ func (d *description) check(method, target string, a httpAnswer) error {
 	}
 	d.note(name+" "+status, a.body)
 	return nil
+}
+
+// checked fails the test if an answer is not as described.
+func (a httpAnswer) checked(method, target string) httpAnswer {
+	a.t.Helper()
+	if err := described().check(method, target, a); err != nil {
+		a.t.Error(err)
+	}
+	return a
+}
+
+// checkingProxy passes requests on to a server, and holds them and their answers to the description.
+func checkingProxy(t testing.TB, to string) string {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		must(t, err)
+		on, err := http.NewRequestWithContext(r.Context(), r.Method, to+r.URL.RequestURI(), bytes.NewReader(body))
+		must(t, err)
+		on.Header = r.Header.Clone()
+		resp, err := http.DefaultTransport.RoundTrip(on)
+		if err != nil {
+			panic(http.ErrAbortHandler) // the server is gone: so is the proxy
+		}
+		defer func() { _ = resp.Body.Close() }() // read to the end
+		b, err := io.ReadAll(resp.Body)
+		must(t, err)
+		a := httpAnswer{t, resp.StatusCode, resp.Header, b}.checked(r.Method, r.URL.RequestURI())
+		if err := described().checkRequest(r.Method, r.URL.RequestURI(), r.Header, body); err != nil && a.status < 300 {
+			t.Error(err)
+		}
+		maps.Copy(w.Header(), resp.Header)
+		w.WriteHeader(a.status)
+		_, _ = w.Write(a.body) // whoever went away does not get it
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
 }
 
 func (d *description) note(answer string, body []byte) {
