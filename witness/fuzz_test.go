@@ -33,10 +33,10 @@ func fixedActor(name string, typ KeyType) actor {
 func FuzzOpen(f *testing.F) {
 	l, w := fixedActor(origin, Ed25519), fixedActor("w.example/1", CosignEd25519)
 	policy := Policy{Logs: []Log{{Key: l.Key}}, Witnesses: []Witness{{Name: "w", Key: w.Key}}, Quorum: "w"}
-	signed, cosigned := text(7), text(9)
+	signed, cosigned, unsigned := text(7), text(9), text(11)
 	f.Add([]byte(signed + "\n" + l.line(signed, 0)))
 	f.Add([]byte(cosigned + "\n" + l.line(cosigned, 0) + w.line(cosigned, 5)))
-	f.Add([]byte(cosigned + "\n" + w.line(cosigned, 5)))
+	f.Add([]byte(unsigned + "\n" + w.line(unsigned, 5))) // a witness alone
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		o, err := policy.Open(msg)
 		if err == nil && (o.Checkpoint.String() != cosigned || len(o.Cosigned) != 1) {
