@@ -111,12 +111,18 @@ func Open(c Config) (*Tree, error) {
 	}
 	t := &Tree{
 		c: c, writer: newWriter(c), cache: reader.NewCache[log.TileID, []byte](c.CacheBytes),
-		failed: make(chan struct{}), change: make(chan struct{}), queue: make(chan dirty, queueFiles),
+		failed: make(chan struct{}), overdue: closed(), change: make(chan struct{}), queue: make(chan dirty, queueFiles),
 	}
 	if err := t.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open tree: %w", err), t.abandon())
 	}
 	return t, nil
+}
+
+func closed() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
 }
 
 func (t *Tree) open() error {

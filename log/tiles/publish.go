@@ -76,7 +76,7 @@ func (t *Tree) publish(ctx context.Context) (ok bool, err error) {
 		t.c.Logger.Warn("published nothing without cosignatures", "origin", t.c.Origin, "size", v.head.Size, "err", err)
 		return false, nil
 	}
-	if err := t.keep(v.head.Size, msg); err != nil {
+	if err := t.whenRoom(func() error { return t.keep(v.head.Size, msg) }); err != nil {
 		return false, err
 	}
 	t.update(func() {
@@ -88,7 +88,7 @@ func (t *Tree) publish(ctx context.Context) (ok bool, err error) {
 		t.stats.Publications++
 		t.stats.PublishTime += time.Since(began)
 	})
-	if err := t.writer.replace("checkpoint", msg); err != nil {
+	if err := t.replace("checkpoint", msg); err != nil {
 		return false, err
 	}
 	return true, t.retire()
@@ -138,7 +138,7 @@ func (t *Tree) writePartials(v view) error {
 		if slices.Contains(there, id) {
 			continue
 		}
-		if err := t.writer.replace(id.Path(), v.edge.data(id)); err != nil {
+		if err := t.replace(id.Path(), v.edge.data(id)); err != nil {
 			return err
 		}
 	}

@@ -42,8 +42,8 @@ func (w *writer) write(path string, data []byte) (disk.File, error) {
 		err = w.fs.Rename(tmp, name)
 	}
 	if err != nil {
-		// The left-over under tmp goes at the next start.
-		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
+		// On a full disk it would hold what others need more, and be one more each time that this is tried again.
+		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close(), w.fs.Remove(tmp))
 	}
 	return f, nil
 }
@@ -118,16 +118,10 @@ func (w *writer) forget(dir string) {
 	delete(w.made, dir)
 }
 
-// sweep removes what an earlier process left under tmp.
+// sweep removes what an earlier process left under tmp: files that are named as prepare names them.
 func (w *writer) sweep() error {
-	names, err := w.fs.ReadDir(w.tmp)
-	if err != nil {
-		return fmt.Errorf("sweep %s: %w", w.tmp, err)
-	}
-	for _, name := range names {
-		if err := w.fs.Remove(filepath.Join(w.tmp, name)); err != nil {
-			return fmt.Errorf("sweep %s: %w", w.tmp, err)
-		}
-	}
-	return nil
+	return disk.Sweep(w.fs, w.tmp, func(name string) bool {
+		_, err := strconv.ParseUint(name, 10, 64)
+		return err == nil
+	})
 }
