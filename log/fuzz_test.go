@@ -56,6 +56,7 @@ func FuzzTokenCreated(f *testing.F)     { fuzzFormat(f, "payload/access.token.cr
 func FuzzTokenRevoked(f *testing.F)     { fuzzFormat(f, "payload/access.token.revoked") }
 func FuzzPayloadErased(f *testing.F)    { fuzzFormat(f, "payload/payload.erased") }
 func FuzzRefused(f *testing.F)          { fuzzFormat(f, "payload/log.refused") }
+func FuzzStorage(f *testing.F)          { fuzzFormat(f, "payload/log.storage") }
 func FuzzCheckpoint(f *testing.F)       { fuzzFormat(f, "checkpoint") }
 func FuzzReceipt(f *testing.F)          { fuzzFormat(f, "receipt") }
 func FuzzInclusionProof(f *testing.F)   { fuzzFormat(f, "inclusion") }

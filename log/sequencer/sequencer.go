@@ -148,6 +148,17 @@ type Request struct {
 	// If another has come since, Authorize is asked again.
 	AsOf      uint64
 	Authorize func() error
+
+	// Admit says why nothing of the request may be stored just now; nil admits all. What is in the log already gets its
+	// answer all the same.
+	Admit func() error
+}
+
+func (r *Request) admit() error {
+	if r.Admit == nil {
+		return nil
+	}
+	return r.Admit()
 }
 
 // last marks the payloads that must outlive their keys: copies, since a
@@ -413,6 +424,9 @@ func (s *Sequencer) prepare(req Request) (Prepared, error) {
 		return nil, nil
 	}
 	if stores, err := s.stores(req); err != nil || !stores {
+		return nil, err
+	}
+	if err := req.admit(); err != nil {
 		return nil, err
 	}
 	return s.c.Journal.Prepare(payloads, len(payloads)*entryBytesGuess)
