@@ -183,6 +183,7 @@ func (h *host) start(ctx context.Context, g *errgroup.Group) {
 		g.Go(func() error { return s.ledger.run(logCtx) })
 		g.Go(func() error { return s.watchPublication(ctx) })
 		g.Go(func() error { return s.ledger.scrubs.run(ctx) })
+		g.Go(func() error { return s.ledger.storage.run(ctx) })
 	}
 }
 

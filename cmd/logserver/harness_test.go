@@ -29,9 +29,10 @@ type running struct {
 	t     *testing.T
 	dir   string
 	url   string
-	admin string  // token
-	fs    disk.FS // if not nil, from the next start on
-	small bool    // segments, from the next start on
+	admin string        // token
+	fs    disk.FS       // if not nil, from the next start on
+	small bool          // segments, from the next start on
+	tweak func(*Config) // the same, of what no configuration file says
 
 	client *http.Client // nil for the default one
 	stop   func() error
@@ -81,6 +82,12 @@ func (r *running) config() Config {
 	}
 	if r.small {
 		c = small(c)
+	}
+	// How full the machine's disk is must not matter.
+	c.space = func(string) (disk.Space, error) { return disk.Space{FreeBytes: 1 << 40}, nil }
+	c.Storage.BallastBytes = 1 << 20
+	if r.tweak != nil {
+		r.tweak(&c)
 	}
 	return c
 }

@@ -11,7 +11,9 @@ type readyJSON struct {
 	Origin string `json:"origin"`
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
-	Size   uint64 `json:"size"`
+	// Warning is what will make it not ready, if nobody does anything.
+	Warning string `json:"warning,omitempty"`
+	Size    uint64 `json:"size"`
 }
 
 // ready says for each log whether it takes events and publishes them, and if not, why.
@@ -21,7 +23,14 @@ func (h *host) ready(w http.ResponseWriter, _ *http.Request) {
 	for _, s := range h.sites {
 		l := s.ledger
 		reason := notReady(l.seq.ReadOnly(), l.tree.Stats().Behind, l.c.Publish)
-		state := readyJSON{Origin: l.c.Origin, Ready: reason == "", Reason: reason, Size: l.journal.Size()}
+		state := readyJSON{Origin: l.c.Origin, Size: l.journal.Size()}
+		switch level, words := l.storage.state(); {
+		case reason == "" && level >= fillRefusing:
+			reason = errStorage.Error() + ": " + words
+		case level == fillWarned:
+			state.Warning = "the log's disk fills up: " + words
+		}
+		state.Ready, state.Reason = reason == "", reason
 		if !state.Ready {
 			code = http.StatusServiceUnavailable
 		}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -39,6 +40,7 @@ type ledger struct {
 	ignored []error // why entries were left out of a fold
 	seq     *sequencer.Sequencer
 	scrubs  *scrubber
+	storage *storage
 
 	erasing sync.RWMutex // held from the check of a payload to its erasure; who gives one out reads it under RLock
 }
@@ -51,6 +53,7 @@ var (
 	streamPayloads = log.ServerStream("payloads")
 	streamRefusals = log.ServerStream("refusals")
 	streamReads    = log.ServerStream("reads")
+	streamStorage  = log.ServerStream("storage")
 )
 
 // proofTiles is how many tiles the reader keeps, 16 KiB each.
@@ -74,7 +77,7 @@ func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logge
 // openLedger opens a log in this order, each step refusing what it cannot
 // vouch for, before anything is served or signed:
 //
-//	lock -> keys -> anchor (what was signed last) -> journal (at least that
+//	lock -> room on the disk -> keys -> anchor (what was signed last) -> journal (at least that
 //	much) -> tiles (the same tree) -> index (follows to the end) -> folds ->
 //	erasures again -> sequencer -> what was found damaged before
 func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, err error) {
@@ -89,6 +92,8 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 	} else if err != nil {
 		return l, fmt.Errorf("open log %s: take its lock: %w", c.Origin, err)
 	}
+	l.storage = newStorage(l)
+	l.storage.look(false)
 	if l.checkpoints, err = readKey(c.CheckpointKey, c.Origin); err != nil {
 		return l, err
 	}
@@ -102,12 +107,17 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 	if l.journal, err = journal.Open(c.journalConfig(logger, anchor.Size)); err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
-	if l.tree, err = tiles.Open(c.tilesConfig(l.checkpoints, l.journal, logger)); err != nil {
+	tree := c.tilesConfig(l.checkpoints, l.journal, logger)
+	tree.NoSpace = l.storage.noRoom
+	if l.tree, err = tiles.Open(tree); err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
 	l.reader = reader.New(l.tree, proofTiles)
 	if err = l.openIndex(ctx); err == nil {
 		err = l.replay()
+	}
+	if err == nil {
+		err = l.storage.resume()
 	}
 	if err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
@@ -378,7 +388,7 @@ func (l *ledger) recordFor(ctx context.Context, by principal, need permission, e
 	req := e.request()
 	req.AsOf = l.seq.LastControl()
 	req.Authorize = func() error { return l.access.confirm(by, need) }
-	if err := req.Authorize(); err != nil {
+	if err := errors.Join(req.Authorize(), l.storage.admitAsked()); err != nil {
 		return sequencer.Result{}, err
 	}
 	return l.seq.Submit(ctx, req)
@@ -436,6 +446,8 @@ func (o orderOf) Discard(p sequencer.Prepared) { o.Journal.Discard(p.(*journal.P
 // ordered gives the journal's errors the sequencer's names.
 func ordered(err error) error {
 	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", errStorage, err)
 	case errors.Is(err, journal.ErrBusy):
 		return fmt.Errorf("%w: %w", sequencer.ErrBusy, err)
 	case errors.Is(err, journal.ErrStale):

@@ -48,6 +48,7 @@ func newMetrics(reg prometheus.Registerer, l *ledger) *metrics {
 	reg.MustRegister(m.events, m.duplicates, m.appends, m.requests, m.seconds, m.problems)
 	machinery{reg, labels}.register(l)
 	machinery{reg, labels}.scrubbed(l.scrubs)
+	machinery{reg, labels}.stored(l.storage)
 	return m
 }
 
@@ -95,6 +96,7 @@ func (m machinery) register(l *ledger) {
 	m.counter("piperoll_anchor_sync_seconds_total", "Of it, waiting for the anchor to be durable.", tree(func(s tiles.Stats) float64 { return s.AnchorTime.Seconds() }))
 	m.counter("piperoll_publications_total", "Checkpoints published.", tree(func(s tiles.Stats) float64 { return float64(s.Publications) }))
 	m.counter("piperoll_publication_seconds_total", "Time of those publications, cosigning included.", tree(func(s tiles.Stats) float64 { return s.PublishTime.Seconds() }))
+	m.counter("piperoll_tiles_no_space_total", "Files of the tree that had to wait for room on the disk.", tree(func(s tiles.Stats) float64 { return float64(s.NoSpace) }))
 	m.counter("piperoll_unpublished_total", "Publications that failed for want of cosignatures.", tree(func(s tiles.Stats) float64 { return float64(s.Unpublished) }))
 
 	m.gauge("piperoll_index_cursor", "Entries that the index has followed.", func() float64 { return float64(l.index.Cursor()) })
@@ -102,6 +104,22 @@ func (m machinery) register(l *ledger) {
 		cursor := l.index.Cursor() // before the size, which only grows
 		return float64(l.journal.Size() - cursor)
 	})
+}
+
+// stored registers how full the disks are.
+func (m machinery) stored(s *storage) {
+	get := func(f func(roomLeft) float64) func() float64 {
+		return func() float64 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return f(s.left)
+		}
+	}
+	m.gauge("piperoll_storage_state", "0 there is room, 1 it gets less, 2 submitted events are refused, 3 nothing is taken and the ballast is thrown off.",
+		get(func(roomLeft) float64 { return float64(s.level) }))
+	m.gauge("piperoll_storage_used_percent", "Of the fuller disk, of bytes or inodes, whatever is more.", get(func(r roomLeft) float64 { return float64(r.percent) }))
+	m.gauge("piperoll_storage_free_bytes", "Left on the fuller disk.", get(func(r roomLeft) float64 { return float64(r.bytes) }))
+	m.gauge("piperoll_storage_free_inodes", "Left on the fuller disk; 0 where they are not counted.", get(func(r roomLeft) float64 { return float64(r.inodes) }))
 }
 
 // scrubbed registers what the scrubber counts.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/disk"
 )
 
 // exampleOrigin is the log that the examples of the description are of.
@@ -103,7 +104,7 @@ func TestTheServerGivesEveryAnswerThatIsDescribed(t *testing.T) {
 	d.forget()
 	for name, part := range map[string]func(*testing.T, *description){
 		"what is asked for": successes, "what is wrong": mistakes, "what is not there": absences, "what does not fit": conflicts,
-		"limits": limitsOfClients, "a log that takes nothing": readOnly, "a log that is slow": slowIndex, "a log that is broken": broken,
+		"limits": limitsOfClients, "a log that takes nothing": readOnly, "a log without room": noRoom, "a log that is slow": slowIndex, "a log that is broken": broken,
 		"a log whose tiles are damaged": damaged, "a log without keys": withoutKeys, "no HTTP": notHTTP,
 	} {
 		t.Run(name, func(t *testing.T) { part(t, d) })
@@ -207,6 +208,7 @@ func successes(t *testing.T, d *description) {
 		c.do("GET", path, "", "", nil, "If-None-Match", tag).want(304, "")
 	}
 	c.metrics()
+	c.scrubNow()
 	c.call("DELETE /v1/payloads/{index}", c.admin).want(200, "")
 	c.call("GET /v1/payloads/{index}", c.admin).want(410, "gone")
 	c.call("DELETE /v1/payloads/{index}", c.admin).want(410, "gone")
@@ -331,8 +333,7 @@ func readOnly(t *testing.T, d *description) {
 	h := c.within()
 	h.sites[0].ledger.seq.Latch(errors.New("the disk is gone"))
 	for _, name := range c.d.operations() {
-		method, path, _ := strings.Cut(name, " ")
-		if writes := method != "GET" || path == "/v1/payloads/{index}"; writes {
+		if writes(name) {
 			c.call(name, c.admin).want(503, "read-only")
 		}
 	}
@@ -343,6 +344,34 @@ func readOnly(t *testing.T, d *description) {
 	c.t.Cleanup(srv.Close)
 	c.url = srv.URL
 	c.get("/v1/nothing", "").want(503, "overloaded")
+}
+
+// writes says whether an operation makes an entry.
+func writes(name string) bool {
+	method, path, _ := strings.Cut(name, " ")
+	return strings.HasPrefix(path, "/v1/") && method != "GET" || path == "/v1/payloads/{index}"
+}
+
+// noRoom leaves no byte on the disk.
+func noRoom(t *testing.T, d *description) {
+	c := exampleLog(t, d)
+	c.tell()
+	c.tweak = func(c *Config) {
+		c.space = func(string) (disk.Space, error) { return disk.Space{UsedBytes: 1 << 40}, nil }
+	}
+	curl := c.token("curl", "migration-service", string(permAppendUnsigned))
+	h := c.within()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.sites[0].ledger.seq.Run(ctx) }()
+	for _, name := range c.d.operations() {
+		if writes(name) && name != "POST /v1/events" {
+			c.call(name, c.admin).want(507, "storage")
+		}
+	}
+	c.do("POST", "/v1/events", curl, "application/json", []byte(`{"event":{"kind":"audit.note","migration":"m"}}`)).want(507, "storage")
+	cancel()
+	must(t, <-done)
 }
 
 // acquireAll leaves no byte for bodies.

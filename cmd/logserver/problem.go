@@ -61,6 +61,7 @@ var kinds = []kind{
 	{errForbidden, "forbidden", http.StatusForbidden, 0, "it will be refused again: ask the log's administrator who may do this"},
 	{errRate, "rate", http.StatusTooManyRequests, 1, hintLater},
 	{errOverloaded, "overloaded", http.StatusServiceUnavailable, 1, hintLater},
+	{errStorage, "storage", http.StatusInsufficientStorage, 30, hintLater + "; streams can still be closed, unless nothing can be written any more"},
 	{sequencer.ErrBusy, "overloaded", http.StatusServiceUnavailable, 1, hintLater},
 	{journal.ErrStale, "overloaded", http.StatusServiceUnavailable, 1, hintLater},
 	{sequencer.ErrReadOnly, "read-only", http.StatusServiceUnavailable, 30, hintUnsure + "; if this lasts, its operator has to look"},

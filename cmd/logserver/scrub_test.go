@@ -212,8 +212,6 @@ func (r *running) scrubNow() {
 	before := string(finished.Find(r.metrics()))
 	resp := must2(http.Post("http://"+strings.TrimSpace(string(read(r.t, filepath.Join(r.dir, "admin.addr"))))+"/scrub", "", nil))
 	must(r.t, resp.Body.Close())
-	if resp.StatusCode != http.StatusAccepted {
-		r.t.Fatalf("POST /scrub: %s", resp.Status)
-	}
+	must(r.t, described().check("POST", adminListener+"/scrub", httpAnswer{r.t, resp.StatusCode, resp.Header, nil}))
 	await(r.t, "the end of a scrub", func() bool { return string(finished.Find(r.metrics())) != before })
 }

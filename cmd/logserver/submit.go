@@ -87,6 +87,7 @@ func (s *site) request(r *http.Request, body []byte, by principal) (sequencer.Re
 		need = permAppendUnsigned
 	}
 	req.Authorize = func() error { return s.ledger.access.confirm(by, need) }
+	req.Admit = func() error { return s.ledger.storage.admit(req.Events) }
 	if err := req.Authorize(); err != nil {
 		return req, err
 	}
