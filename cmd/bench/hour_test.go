@@ -33,6 +33,8 @@ type sample struct {
 	descriptors int
 }
 
+func (s sample) String() string { return fmt.Sprintf("%.0f MiB %d", s.rss, s.descriptors) }
+
 // TestOneHourNightly serves single events, 300 a second, for an hour, or for
 // PIPEROLL_HOUR. In the end each receipt is good, each entry is in the log, fsck
 // finds nothing, and the server has not grown.
