@@ -117,6 +117,9 @@ func (c *chronicle) inspect(r *running) {
 		c.t.Error(err)
 	}
 	r.fsck(exitOK)
+	if c.counts.acks == 0 || c.counts.erasures == 0 {
+		c.t.Errorf("the clients came to nothing: %v", c)
+	}
 }
 
 // lives lets fresh logs go through rounds of a crash in all, as many at a time as there are processors.
