@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -146,5 +148,61 @@ func TestABodyThatIsCutShortIsNotTaken(t *testing.T) {
 	}
 	if r.size() != before {
 		t.Error("a body that was cut short is in the log")
+	}
+}
+
+// manyMembers is a JSON object of many small members, in the worst order.
+func manyMembers(size int) []byte {
+	b := []byte("{")
+	for i := 1 << 28; len(b) < size; i-- {
+		b = fmt.Appendf(b, "%q:0,", strconv.FormatInt(int64(i), 36))
+	}
+	return append(b, `"":0}`...)
+}
+
+// Parsed, such a body takes many times its size: not all bodies that may be held are parsed at once.
+func TestLargeBodiesAreParsedFewAtOnceAndSmallOnesDoNotWait(t *testing.T) {
+	r := newLog(t, func(c string) string { return c + "limits: {body_bytes: 2097152, bodies_bytes: 268435456}\n" })
+	crm, _ := r.opened()
+	must(t, r.stop())
+	in := r.inside()
+	srv := httptest.NewServer(limitBodies(in.mux, in.limits, in.bodies, in.fail))
+	t.Cleanup(srv.Close)
+	r.url = srv.URL
+	must(t, in.parsing.Acquire(t.Context(), in.limits.BodyBytes)) // somebody parses the largest body
+	const large = 16
+	answers := make(chan httpAnswer, large)
+	text := fmt.Appendf(nil, `{"event":{"seq":1},"payload":%s}`, manyMembers(2<<20-100))
+	for range large {
+		go func() { answers <- r.do("POST", "/v1/events", crm.token, "application/json", text) }()
+	}
+	await(t, "all large bodies to be there", func() bool {
+		free := in.bodies.TryAcquire(in.limits.BodiesBytes - large*int64(len(text)) + 1)
+		if free {
+			in.bodies.Release(in.limits.BodiesBytes - large*int64(len(text)) + 1)
+		}
+		return !free
+	})
+	crm.append("migration.load", `{"small":true}`)
+	if n := len(answers); n > 0 {
+		t.Errorf("%d large bodies were parsed beside the largest", n)
+	}
+	before := heap()
+	var most uint64
+	in.parsing.Release(in.limits.BodyBytes)
+	for got := 0; got < large; {
+		select {
+		case a := <-answers:
+			a.want(400, "malformed")
+			got++
+		case <-time.After(time.Millisecond):
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			most = max(most, m.HeapAlloc)
+		}
+	}
+	t.Logf("%d bodies of %d KB take %d MB more while they are parsed", large, len(text)>>10, (int64(most)-before)>>20)
+	if more := int64(most) - before; more > 128<<20 {
+		t.Errorf("%d bytes more", more)
 	}
 }

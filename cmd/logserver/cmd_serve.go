@@ -124,7 +124,7 @@ type host struct {
 
 func openHost(ctx context.Context, c Config, logger *slog.Logger, reg prometheus.Registerer) (*host, error) {
 	h := &host{logger: logger, mux: http.NewServeMux(), bodies: semaphore.NewWeighted(c.Limits.BodiesBytes)}
-	configs := []Config{c}
+	configs, parsing := []Config{c}, semaphore.NewWeighted(c.Limits.BodyBytes)
 	h.names = []string{""}
 	for _, hosted := range c.Logs {
 		file := hosted.Config
@@ -146,7 +146,7 @@ func openHost(ctx context.Context, c Config, logger *slog.Logger, reg prometheus
 		}
 		s := &site{
 			ledger: l, limits: c.Limits, logger: logger.With("origin", c.Origin), metrics: newMetrics(reg, l),
-			trail: newTrail(l.record, logger.With("origin", c.Origin)), rates: newRates(c.Limits),
+			trail: newTrail(l.record, logger.With("origin", c.Origin)), rates: newRates(c.Limits), parsing: parsing,
 		}
 		h.sites = append(h.sites, s)
 		if h.names[i] == "" {

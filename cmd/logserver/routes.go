@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pipe-roll/piperoll/log/tiles"
+	"golang.org/x/sync/semaphore"
 )
 
 // A site serves one log over HTTP.
@@ -25,6 +26,7 @@ type site struct {
 	metrics *metrics
 	trail   *trail
 	rates   *rates
+	parsing *semaphore.Weighted // bytes of large bodies
 }
 
 // A route is a method and a path, and what serves them. They are all in docs/api/openapi.yaml.
