@@ -46,6 +46,7 @@ type batch struct {
 	after   log.Stream // the stream's state when it is acknowledged, but for the index
 	unsure  bool       // an attempt may have been applied without an answer
 	epoch   int        // of its chain, in an outbox
+	resent  bool       // it was acknowledged once
 	refused *Refused   // for good
 }
 

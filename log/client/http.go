@@ -88,7 +88,7 @@ func (s *Stream) attempt(ctx context.Context, b *batch) ([]Placed, error) {
 		b.unsure = true // a proxy can say so of a request that went through
 	}
 	if refused.Status == http.StatusConflict && refused.head != nil && refused.head.Stream == s.state.Name {
-		return nil, s.conflict(ctx, b, refused)
+		return nil, s.conflict(b, refused)
 	}
 	return nil, refused
 }
@@ -114,9 +114,9 @@ func (h *head) in(b *batch) bool {
 // make a signed stream's events, so a head that the owner did not compute was made
 // up, or somebody else has the owner's key and token; and one before an
 // acknowledged event means that the log lost it. The client goes on from neither.
-func (s *Stream) conflict(ctx context.Context, b *batch, r *Refused) error {
+func (s *Stream) conflict(b *batch, r *Refused) error {
 	if o := s.client.outbox; o != nil {
-		return o.conflict(ctx, s, b, r)
+		return o.conflict(s, b, r)
 	}
 	switch {
 	case r.head.is(s.state.Seq, s.state.Hash):

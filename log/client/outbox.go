@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -126,6 +125,7 @@ type chain struct {
 	stuck     bool       // which waits for more to be read, or for another stream
 	epoch     int        // grows when acknowledged requests were lost
 	losses    int        // since something was settled
+	acked     uint64     // last seq that was ever acknowledged
 	void      []*pending // receipts of requests that are sent again, to compare
 	waiters   []*waiter
 }
@@ -244,6 +244,7 @@ func (o *outbox) replay(segment uint64, r record) {
 		ch.ends = slices.DeleteFunc(ch.ends, func(e end) bool { return e.seq >= r.seq })
 		o.client.forget(r.stream, r.seq-1)
 		ch.ends = append(ch.ends, end{r.seq, r.hash, r.first + uint64(len(r.leaves)) - 1, r.bytes})
+		ch.acked = max(ch.acked, r.seq)
 		o.client.pend(pending{first: r.first, leaves: r.leaves, by: r.by, receipt: r.bytes, stream: r.stream, last: r.seq, since: o.client.cfg.Now()})
 	}
 }
@@ -475,25 +476,4 @@ func (c *Client) unclaim(stream string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.claimed, stream)
-}
-
-// keep saves evidence in the outbox's directory. The file claim is written last: what has
-// none is not whole.
-func (o *outbox) keep(e *Evidence) {
-	const most = 100 // of a log that goes on like that, nobody needs more
-	n := o.saved.Add(1)
-	if n > most {
-		return
-	}
-	dir := filepath.Join(o.cfg.Dir, fmt.Sprintf("evidence-%d-%03d", o.client.cfg.Now().UnixMilli(), n))
-	err := o.cfg.FS.MkdirAll(dir)
-	for _, f := range append(slices.Clone(e.Files), File{"claim", []byte(string(e.Claim) + "\n" + e.Detail + "\n")}) {
-		if err == nil {
-			err = disk.WriteFile(o.cfg.FS, filepath.Join(dir, "new"), filepath.Join(dir, f.Name), f.Data)
-		}
-	}
-	if err == nil {
-		err = o.cfg.FS.SyncDir(o.cfg.Dir)
-	}
-	o.client.cfg.Logger.Error("caught the log", "claim", e.Claim, "detail", e.Detail, "evidence", dir, "err", err)
 }

@@ -235,11 +235,18 @@ func TestOutboxCatchesALogThatLostWhatWasFinal(t *testing.T) {
 // A log that shows an older checkpoint than it did is not the one that is known, or
 // not all of it: what it lost is not sent again.
 func TestOutboxTrustsNoOlderLog(t *testing.T) {
+	for _, resubmit := range []time.Duration{time.Hour, 20 * time.Millisecond} {
+		testOutboxTrustsNoOlderLog(t, resubmit)
+	}
+}
+
+func testOutboxTrustsNoOlderLog(t *testing.T, resubmit time.Duration) {
 	f := newFake(t)
 	dir := filepath.Join(t.TempDir(), "outbox")
 	cfg := f.outboxConfig(dir)
 	policy, _ := witnessed(t, f)
 	cfg.Policy = policy
+	cfg.Outbox.Resubmit = resubmit
 	c := openOutbox(t, cfg)
 	_, s := open(t, c)
 	if _, err := s.Append(t.Context(), events(4)...); err != nil {
@@ -253,6 +260,10 @@ func TestOutboxTrustsNoOlderLog(t *testing.T) {
 	}
 	eventually(t, "a newer checkpoint", func() bool { return strings.Contains(string(c.Checkpoint()), fmt.Sprintf("%s\n%d\n", origin, size+4)) })
 	f.with(func() { f.rollback(size) })
+	if resubmit < time.Hour {
+		time.Sleep(100 * time.Millisecond)
+		f.checkOurs(t, s.Name(), 5)
+	}
 	if _, err := s.Append(t.Context(), events(1)...); !errors.Is(err, client.ErrUnacknowledged) || !strings.Contains(err.Error(), "shows a checkpoint of size") {
 		t.Errorf("Append = %v, want the older checkpoint named", err)
 	}

@@ -125,7 +125,7 @@ func (o *outbox) request(ctx context.Context, ch *chain) (b *batch, s *Stream, c
 		}
 		o.stick(ch, stuck)
 		if n > 0 && !stuck && o.client.roomFor(n) {
-			b := &batch{epoch: ch.epoch}
+			b := &batch{epoch: ch.epoch, resent: ch.queue[0].event.Seq <= ch.acked}
 			for _, q := range ch.queue[:n] {
 				b.add(q.made, int(^uint(0)>>1))
 			}
@@ -217,7 +217,7 @@ func (o *outbox) ready(ch *chain, last queued) bool {
 // submit sends a request until it is acknowledged, or has to be made anew.
 func (o *outbox) submit(ctx context.Context, ch *chain, s *Stream, b *batch) {
 	for attempt := 1; ; attempt++ {
-		_, err := s.attempt(ctx, b)
+		err := o.try(ctx, s, b)
 		var evidence *Evidence
 		switch {
 		case err == nil, ctx.Err() != nil:
@@ -251,6 +251,18 @@ func (o *outbox) submit(ctx context.Context, ch *chain, s *Stream, b *batch) {
 			return
 		}
 	}
+}
+
+// try sends a request once. One that a log has lost goes to no other log than the one that
+// is known, nor to an older state of it.
+func (o *outbox) try(ctx context.Context, s *Stream, b *batch) error {
+	if b.resent {
+		if err := o.consistent(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := s.attempt(ctx, b)
+	return err
 }
 
 // report tells who waits that something is wrong with a chain, or with one that
@@ -291,6 +303,7 @@ func (o *outbox) acknowledged(b *batch, p pending, placed []Placed) error {
 		kind: recordAck, stream: p.stream, seq: p.last, hash: last.hash, first: p.first, by: p.by, leaves: p.leaves, bytes: p.receipt,
 	}}})
 	ch.ends = append(ch.ends, end{p.last, last.hash, p.end() - 1, p.receipt})
+	ch.acked = max(ch.acked, p.last)
 	for _, q := range ch.queue[:len(b.events)] {
 		o.window -= q.bytes
 	}

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+
+	"github.com/pipe-roll/piperoll/log/disk"
 )
 
 // settle looks at checkpoints while there are acknowledged events, checks their
@@ -165,7 +168,7 @@ func (o *outbox) acknowledgedAgain(ch *chain, p pending) {
 
 // conflict says what becomes of a request whose stream is elsewhere, says the log.
 // See [Stream.conflict]; here the outbox still has what a log may have lost.
-func (o *outbox) conflict(ctx context.Context, s *Stream, b *batch, r *Refused) error {
+func (o *outbox) conflict(s *Stream, b *batch, r *Refused) error {
 	h := r.head
 	switch {
 	case h.is(s.state.Seq, s.state.Hash):
@@ -189,9 +192,6 @@ func (o *outbox) conflict(ctx context.Context, s *Stream, b *batch, r *Refused) 
 	case i < 0:
 		return fmt.Errorf("%w: it is at seq %d: was the outbox restored from a copy, or has somebody else its key and token? %w", ErrAhead, h.Seq, r)
 	}
-	if err := o.consistent(ctx); err != nil {
-		return err
-	}
 	o.mu.Lock()
 	if ch.epoch != b.epoch {
 		o.mu.Unlock()
@@ -199,7 +199,7 @@ func (o *outbox) conflict(ctx context.Context, s *Stream, b *batch, r *Refused) 
 	}
 	lost := o.rewind(ch, i)
 	o.mu.Unlock()
-	e := b.against(ClaimLost, fmt.Sprintf("stream %q is at seq %d, and seq %d was acknowledged; the events are sent again", ch.name, h.Seq, s.state.Seq), r.raw)
+	e := b.against(ClaimLost, fmt.Sprintf("stream %q is at seq %d, and seq %d was acknowledged; the events are sent again if its checkpoint extends those before", ch.name, h.Seq, s.state.Seq), r.raw)
 	for i, p := range lost[:min(len(lost), 100)] {
 		for _, f := range p.files() {
 			e.Files = append(e.Files, File{fmt.Sprintf("%s-%d", f.Name, i+1), f.Data})
@@ -270,4 +270,25 @@ func (o *outbox) settleAll(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// keep saves evidence in the outbox's directory. The file claim is written last: what has
+// none is not whole.
+func (o *outbox) keep(e *Evidence) {
+	const most = 100 // of a log that goes on like that, nobody needs more
+	n := o.saved.Add(1)
+	if n > most {
+		return
+	}
+	dir := filepath.Join(o.cfg.Dir, fmt.Sprintf("evidence-%d-%03d", o.client.cfg.Now().UnixMilli(), n))
+	err := o.cfg.FS.MkdirAll(dir)
+	for _, f := range append(slices.Clone(e.Files), File{"claim", []byte(string(e.Claim) + "\n" + e.Detail + "\n")}) {
+		if err == nil {
+			err = disk.WriteFile(o.cfg.FS, filepath.Join(dir, "new"), filepath.Join(dir, f.Name), f.Data)
+		}
+	}
+	if err == nil {
+		err = o.cfg.FS.SyncDir(o.cfg.Dir)
+	}
+	o.client.cfg.Logger.Error("caught the log", "claim", e.Claim, "detail", e.Detail, "evidence", dir, "err", err)
 }
