@@ -127,9 +127,15 @@ func TestEveryParserHasAFuzzTargetAndInputsThatAreKept(t *testing.T) {
 			t.Errorf("%s is listed as a parser, and not there", o)
 		}
 	}
+	targets := make(map[string]bool)
 	for _, s := range all {
 		for _, decl := range s.ast.Decls {
 			if fn, ok := decl.(*ast.FuncDecl); ok && s.test && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Fuzz") {
+				if target := s.pkg + "." + fn.Name.Name; targets[target] {
+					t.Errorf("%s is there twice: go's fuzzer runs neither", target)
+				} else {
+					targets[target] = true
+				}
 				if kept, err := os.ReadDir(s.pkg + "/testdata/fuzz/" + fn.Name.Name); err != nil || len(kept) == 0 {
 					t.Errorf("%s.%s has no inputs that are kept: run deploy/fuzz.sh and then deploy/corpus.sh", s.pkg, fn.Name.Name)
 				}

@@ -252,21 +252,3 @@ func TestOutboxRefusesMisuse(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// The records of the spool: what is read is what was written, and nothing else is taken.
-func FuzzRecords(f *testing.F) {
-	f.Add([]byte("c\x01a\x05"))
-	f.Add([]byte("k\x03abc"))
-	f.Add([]byte("e\x02{}"))
-	f.Add(append([]byte("a\x01a\x05"), make([]byte, 36)...))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		first, err := client.RewriteRecords(b)
-		if err != nil {
-			return
-		}
-		second, err := client.RewriteRecords(first)
-		if err != nil || !bytes.Equal(first, second) {
-			t.Errorf("%x is read as %x, and that as %x, %v", b, first, second, err)
-		}
-	})
-}
