@@ -136,7 +136,7 @@ func TestOutboxCrashes(t *testing.T) {
 }
 
 // TestOutboxCrashesNightly is TestOutboxCrashes with more that a crash can leave.
-func TestOutboxCrashesNightly(t *testing.T) { testOutboxCrashes(t, 300) }
+func TestOutboxCrashesNightly(t *testing.T) { testOutboxCrashes(t, 150) }
 
 func testOutboxCrashes(t *testing.T, seeds uint64) {
 	points := 0
