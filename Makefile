@@ -20,7 +20,7 @@ COVER_MIN  = 95.0
 COVERED    = log witness lineage rules evidence authz
 # Executions of all fuzz targets together, and the minutes that they may take.
 FUZZ       = 40000000 90
-FUZZ_SMOKE = 3000000 10
+FUZZ_SMOKE = 3000000 25
 # Of the crash suite. Machines that share a long run take seeds far from each other.
 CRASHPOINTS = 500000
 CRASHSEED   = 1
