@@ -256,13 +256,9 @@ func (h *host) serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group)
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("POST /scrub", func(w http.ResponseWriter, _ *http.Request) {
-		for _, s := range h.sites {
-			s.ledger.scrubs.begin()
-		}
-		w.WriteHeader(http.StatusAccepted)
-	})
+	for _, route := range h.adminTable(reg) {
+		mux.Handle(route.method+" "+route.path, route.handler)
+	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	g.Go(func() error {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -276,6 +272,19 @@ func (h *host) serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group)
 			_ = srv.Close() // it has been told; nothing is lost with a metric
 		}
 	}, nil
+}
+
+// adminTable has all that the admin listener serves.
+func (h *host) adminTable(reg *prometheus.Registry) []route {
+	return []route{
+		{"GET", "/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{})},
+		{"POST", "/scrub", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for _, s := range h.sites {
+				s.ledger.scrubs.begin()
+			}
+			w.WriteHeader(http.StatusAccepted)
+		})},
+	}
 }
 
 // listen binds an address and writes it to a file for scripts.
