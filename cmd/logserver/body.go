@@ -71,8 +71,11 @@ const (
 	requestsPerConnection = 4
 )
 
+// A failFunc answers a request that failed.
+type failFunc func(http.ResponseWriter, *http.Request, error)
+
 // limitRequests bounds the requests that are served at once.
-func limitRequests(h http.Handler, connections int, fail func(http.ResponseWriter, *http.Request, error)) http.Handler {
+func limitRequests(h http.Handler, connections int, fail failFunc) http.Handler {
 	all := semaphore.NewWeighted(requestsPerConnection * int64(connections))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !all.TryAcquire(1) {
@@ -85,7 +88,7 @@ func limitRequests(h http.Handler, connections int, fail func(http.ResponseWrite
 }
 
 // limitBodies bounds every body, and the bytes of all bodies together.
-func limitBodies(h http.Handler, limits Limits, all *semaphore.Weighted, fail func(http.ResponseWriter, *http.Request, error)) http.Handler {
+func limitBodies(h http.Handler, limits Limits, all *semaphore.Weighted, fail failFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := r.ContentLength
 		switch {
@@ -97,9 +100,6 @@ func limitBodies(h http.Handler, limits Limits, all *semaphore.Weighted, fail fu
 			return
 		case n < 0:
 			n = limits.BodyBytes // chunked: it may become that much
-			if r.ProtoMajor == 1 {
-				w.Header().Set("Connection", "close") // see framing.go
-			}
 		}
 		b := &requestBody{ReadCloser: http.MaxBytesReader(w, r.Body, limits.BodyBytes), all: all, most: n}
 		defer b.release()

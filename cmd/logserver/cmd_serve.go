@@ -195,19 +195,25 @@ func (h *host) close() error {
 	return errors.Join(errs...)
 }
 
-// server makes the HTTP server with all its limits.
-func (h *host) server(c Config) (*http.Server, error) {
-	limits := c.Limits
-	srv := &http.Server{
-		Handler:           limitRequests(limitBodies(h.mux, limits, h.bodies, h.sites[0].fail), limits.Connections, h.sites[0].fail),
+// limitedServer makes an HTTP server with all its limits. What it serves comes over a framedConn, or in HTTP/2.
+func limitedServer(h http.Handler, limits Limits, bodies *semaphore.Weighted, fail failFunc, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           closeAfterChunks(limitRequests(limitBodies(h, limits, bodies, fail), limits.Connections, fail)),
 		ReadHeaderTimeout: limits.HeaderTimeout,
 		ReadTimeout:       limits.RequestTimeout,
 		WriteTimeout:      limits.RequestTimeout + waitMax,
 		IdleTimeout:       2 * limits.RequestTimeout,
 		MaxHeaderBytes:    16 << 10,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streamsMax},
-		ErrorLog:          slog.NewLogLogger(h.logger.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		// net/http would answer OPTIONS * by itself, and keep the connection open behind its chunks.
+		DisableGeneralOptionsHandler: true,
 	}
+}
+
+// server makes the HTTP server.
+func (h *host) server(c Config) (*http.Server, error) {
+	srv := limitedServer(h.mux, c.Limits, h.bodies, h.sites[0].fail, h.logger)
 	if c.TLS.Cert == "" {
 		return srv, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/http"
 	"strconv"
 
 	"golang.org/x/net/http/httpguts"
@@ -17,7 +18,7 @@ import (
 // looked at before net/http sees its end, and a doubtful one is spoiled.
 //
 // This needs to know where the next head begins, without a second opinion on that: a body with a Content-Length is
-// counted, and after a chunked body, whose end only net/http knows, no head is read: limitBodies closes the connection.
+// counted, and after a chunked body, whose end only net/http knows, no head is read: closeAfterChunks ends the connection.
 
 // A framedListener accepts connections whose HTTP/1 request heads are checked.
 type framedListener struct{ net.Listener }
@@ -157,3 +158,14 @@ func (h *head) body() uint64 {
 }
 
 func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+// closeAfterChunks closes a connection with the answer to a chunked request, whatever that is. So it is the outermost
+// handler.
+func closeAfterChunks(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && r.ContentLength < 0 {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+}

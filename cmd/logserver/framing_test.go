@@ -181,6 +181,7 @@ var framings = []rawRequest{
 	{name: "a good request before a doubtful one", raw: entry + auth + "\r\n" + lf(entry+auth+"\r\n"), want: []int{200, 400}, alone: true},
 	{name: "a doubtful request before a good one", raw: lf(entry+auth+"\r\n") + "{append}", alone: true},
 	{name: "chunks, and a request behind them", raw: "GET /v1/entries/0 HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{append}", want: []int{200}, alone: true},
+	{name: "chunks for the server as a whole, and a request behind them", raw: "OPTIONS * HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{append}", alone: true},
 	{name: "a chunk's size that ends in a bare LF", raw: post + "Transfer-Encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n{append}"},
 	{name: "a chunk without an end", raw: post + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX0\r\n\r\n{append}"},
 	{name: "a negative chunk", raw: post + "Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n{append}"},
@@ -200,7 +201,7 @@ var odd = []rawRequest{
 	{name: "authority form", raw: "GET evil.example:80 HTTP/1.1\r\n" + auth + "\r\n", want: []int{307}, open: true},
 	{name: "CONNECT", raw: "CONNECT evil.example:80 HTTP/1.1\r\n" + auth + "\r\n", want: []int{404}, open: true},
 	{name: "TRACE", raw: "TRACE /v1/events HTTP/1.1\r\n" + auth + "\r\n", want: []int{405}, open: true},
-	{name: "OPTIONS *", raw: "OPTIONS * HTTP/1.1\r\n" + auth + "\r\n", want: []int{200}, open: true},
+	{name: "OPTIONS *", raw: "OPTIONS * HTTP/1.1\r\n" + auth + "\r\n", want: []int{400}},
 	{name: "GET *", raw: "GET * HTTP/1.1\r\n" + auth + "\r\n", want: []int{400}},
 	{name: "a method of its own", raw: "APPEND /v1/events HTTP/1.1\r\n" + auth + "\r\n", want: []int{405}, open: true},
 	{name: "another method in a header", raw: entry + auth + "X-HTTP-Method-Override: DELETE\r\n\r\n", want: []int{200}, open: true},
@@ -285,6 +286,21 @@ func TestDoubtfulFramingIsRefusedAndTheConnectionClosed(t *testing.T) {
 		t.Logf("%d requests in doubt were refused", len(framings))
 		r.do("POST", "/v1/events", crm.token, ndjson, events).want(201, "") // it would have gone in
 	})
+}
+
+// A server that has too much to do answers at once: also then nothing is read behind chunks.
+func TestNothingIsReadBehindChunksThatAreRefusedForTooManyRequests(t *testing.T) {
+	limits := Limits{BodyBytes: 1 << 20, HeaderTimeout: time.Minute, RequestTimeout: time.Minute} // no request at once
+	fail := func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusServiceUnavailable) }
+	l := must2(net.Listen("tcp", "127.0.0.1:0"))
+	srv := limitedServer(http.NotFoundHandler(), limits, semaphore.NewWeighted(1<<20), fail, slog.New(slog.DiscardHandler))
+	go func() { _ = srv.Serve(framedListener{l}) }() // until it is closed
+	t.Cleanup(func() { must(t, srv.Close()) })
+	a := attacker{t, func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }}
+	got, _, _ := a.send("POST /v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"+lf(healthRequest), 2)
+	if !slices.Equal(got, []int{503}) {
+		t.Errorf("answers %v, want one 503 and a closed connection", got)
+	}
 }
 
 func TestOddRequestsDoOnlyWhatTheySay(t *testing.T) {
@@ -391,11 +407,8 @@ func seenBy(data []byte, piece int) (seen []string) {
 		}
 	})
 	fail := func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusRequestEntityTooLarge) }
-	srv := &http.Server{
-		Handler:        limitBodies(h, Limits{BodyBytes: 1 << 20}, semaphore.NewWeighted(1<<20), fail),
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-		DisableGeneralOptionsHandler: true,
-	}
+	limits := Limits{BodyBytes: 1 << 20, Connections: 1}
+	srv := limitedServer(h, limits, semaphore.NewWeighted(1<<20), fail, slog.New(slog.DiscardHandler))
 	_ = srv.Serve(framedListener{once{&scripted{left: data, piece: piece, closed: make(chan struct{})}}}) // the end of the one connection
 	return seen
 }
