@@ -56,6 +56,7 @@ type scrub struct {
 	gone  func(index uint64) error               // says whether a payload may be gone; nil if nobody asks
 	tree  *tiles.Check
 	at    part
+	held  error // for what the part must be checked again
 }
 
 // scrub checks the whole log now, as fast as it goes, and heals what is derived.
@@ -83,7 +84,7 @@ func (s *scrub) check(ctx context.Context, at part) (next part, done bool, err e
 			Found: func(p tiles.Problem) { s.report(p.Err, !p.Derived, p.Healed) },
 		})
 	}
-	s.at = at
+	s.at, s.held = at, nil
 	next = part{at.Name, at.N + 1}
 	switch at.Name {
 	case partJournal:
@@ -103,11 +104,11 @@ func (s *scrub) check(ctx context.Context, at part) (next part, done bool, err e
 		err, done = s.rest(ctx), true
 	}
 	var errno syscall.Errno
-	if ctx.Err() == nil && errors.As(err, &errno) && !passing(err) {
+	if ctx.Err() == nil && errors.As(err, &errno) {
 		s.report(err, true, false) // what cannot be read is damaged
 		err = nil
 	}
-	return next, done, err
+	return next, done, errors.Join(err, s.held)
 }
 
 // passing says whether an error is the machine's of this moment, and says nothing about what is on disk.
@@ -117,7 +118,13 @@ func passing(err error) bool {
 	}, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }
 
+// report tells of damage. What was not read for reasons of the moment is none, whoever calls it so: else a flood that
+// takes all file descriptors would make a good log read-only.
 func (s *scrub) report(err error, truth, healed bool) {
+	if passing(err) {
+		s.held = err
+		return
+	}
 	s.found(finding{part: s.at, err: err, truth: truth, healed: healed})
 }
 
@@ -213,7 +220,7 @@ func (s *scrub) rest(ctx context.Context) error {
 		if err == nil && key.vkey != k.have.vkey {
 			err = fmt.Errorf("signing key %s is another than the one in use", k.file)
 		}
-		if err != nil && !passing(err) {
+		if err != nil {
 			// The log goes on with what it has in memory: stopping now would only lose that as well.
 			s.report(fmt.Errorf("%w: put the file back before the next start", err), false, false)
 		}

@@ -179,13 +179,16 @@ func (j *Journal) checkTable(s segment, derived table, c CheckConfig) error {
 	}
 	name := j.names.table(s.number)
 	damage := fmt.Errorf("%w: %w: %s: delete it", ErrCorrupt, ErrTable, name)
+	if err != nil {
+		damage = fmt.Errorf("%w: %w", damage, err)
+	}
 	if !c.Heal {
 		c.Found(damage, false)
 		return nil
 	}
 	err = disk.WriteFile(j.c.FS, name+".new", name, derived.encode(j.id, s))
 	if err != nil {
-		damage = fmt.Errorf("%w; and it was not written again: %w", damage, err)
+		damage = fmt.Errorf("%w; and it was not written again: %v", damage, err) // not wrapped: not why it is damaged
 	}
 	c.Found(damage, err == nil)
 	return nil

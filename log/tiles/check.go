@@ -165,7 +165,8 @@ func (c *Check) heal(ctx context.Context, id log.TileID, want []byte, found erro
 	p := Problem{Err: found, Derived: true}
 	if c.c.Heal && ctx.Err() == nil && c.t.Err() == nil {
 		if err := c.t.restore(id.Path(), want); err != nil {
-			p.Err = fmt.Errorf("%w; and it was not written again: %w", p.Err, err)
+			// Not wrapped: that there is no room, say, is not why the file was found to be damaged.
+			p.Err = fmt.Errorf("%w; and it was not written again: %v", p.Err, err)
 		} else {
 			p.Healed = true
 		}
