@@ -16,7 +16,7 @@ import (
 // cut, and it can be filled, without harm to the machine's.
 type loopFS struct {
 	t       testing.TB
-	kind    string // ext4, xfs
+	kind    string // ext4, xfs; or tmpfs, which needs no device, and loses all when it is unmounted
 	image   string
 	dir     string
 	mounted bool
@@ -33,9 +33,14 @@ func newLoopFS(t testing.TB, kind, size string, options ...string) *loopFS {
 	}
 	l := &loopFS{t: t, kind: kind, image: filepath.Join(t.TempDir(), "image"), dir: filepath.Join(t.TempDir(), "mnt")}
 	must(t, os.Mkdir(l.dir, 0o700))
-	l.run("truncate", "-s", size, l.image)
-	l.run("mkfs."+kind, append(options, "-q", l.image)...)
-	l.mount()
+	if kind == "tmpfs" {
+		l.run("mount", "-t", kind, "-o", "size="+size, "none", l.dir)
+		l.mounted = true
+	} else {
+		l.run("truncate", "-s", size, l.image)
+		l.run("mkfs."+kind, append(options, "-q", l.image)...)
+		l.mount()
+	}
 	t.Cleanup(func() {
 		if l.mounted {
 			l.unmount()
