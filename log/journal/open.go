@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,6 +136,9 @@ func Open(c Config) (*Journal, error) {
 			return nil, errors.Join(fmt.Errorf("sync %s: %w", dir, err), lock.Close())
 		}
 	}
+	if err := sweep(c.FS, n); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal in %s: %w", c.Dir, err), lock.Close())
+	}
 	j := newJournal(c, journal, lock)
 	if err := j.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal in %s: %w", c.Dir, err), j.abandon())
@@ -149,6 +153,13 @@ func Open(c Config) (*Journal, error) {
 	})
 	j.tasks.Go(func() { j.keeper(drained) })
 	return j, nil
+}
+
+// sweep removes what a process that died has left of segments and tables that it was making. Segments of the numbers
+// that come would replace theirs, but nobody knows when, and each holds the room of a segment.
+func sweep(fsys disk.FS, n names) error {
+	leftOver := regexp.MustCompile(`^[0-9]{10}\.(seg|tab)\.(tmp|new)$`)
+	return errors.Join(disk.Sweep(fsys, n.segments(), leftOver.MatchString), disk.Sweep(fsys, n.tables(), leftOver.MatchString))
 }
 
 func newJournal(c Config, journal id, lock io.Closer) *Journal {
