@@ -84,11 +84,15 @@ func serve(ctx context.Context, c Config, logger *slog.Logger) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	limited, err := limitConnections(listener, c.Limits.Connections, len(h.sites), logger, reg)
+	if err != nil {
+		return err
+	}
 	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	running, stopLogs := context.WithCancel(failed)
 	defer stopLogs()
 	h.start(running, g)
-	g.Go(func() error { return h.serveHTTP(srv, netutil.LimitListener(listener, c.Limits.Connections)) })
+	g.Go(func() error { return h.serveHTTP(srv, limited) })
 	stopAdmin, err := h.serveAdmin(c, reg, g)
 	if err != nil {
 		stopLogs()
@@ -267,7 +271,7 @@ func (h *host) serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group)
 	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	g.Go(func() error {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(netutil.LimitListener(l, adminConnections)); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve metrics: %w", err)
 		}
 		return nil

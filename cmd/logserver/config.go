@@ -97,7 +97,8 @@ type Limits struct {
 	// RequestsPerSecond and Burst bound each principal. 0 is no bound.
 	RequestsPerSecond float64 `yaml:"requests_per_second"`
 	Burst             int     `yaml:"burst"`
-	// Connections bounds open connections.
+	// Connections bounds open connections; the limit of file descriptors may
+	// bound them further.
 	Connections int `yaml:"connections"`
 	// HeaderTimeout and RequestTimeout bound the time for a request's header and for all of it.
 	HeaderTimeout  time.Duration `yaml:"header_timeout"`

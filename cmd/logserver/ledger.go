@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -41,6 +42,7 @@ type ledger struct {
 	seq     *sequencer.Sequencer
 	scrubs  *scrubber
 	storage *storage
+	watch   watchdog
 
 	erasing sync.RWMutex // held from the check of a payload to its erasure; who gives one out reads it under RLock
 }
@@ -91,6 +93,9 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 		return l, fmt.Errorf("open log %s: another process uses it: %w", c.Origin, err)
 	} else if err != nil {
 		return l, fmt.Errorf("open log %s: take its lock: %w", c.Origin, err)
+	}
+	if err = os.RemoveAll(filepath.Join(c.DataDir, fsckScratch)); err != nil {
+		return l, fmt.Errorf("open log %s: remove what an fsck that was killed has left: %w", c.Origin, err)
 	}
 	l.storage = newStorage(l)
 	l.storage.look(false)

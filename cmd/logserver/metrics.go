@@ -89,7 +89,13 @@ func (m machinery) register(l *ledger) {
 
 	m.gauge("piperoll_signed_size", "Size of the tree last signed.", tree(func(s tiles.Stats) float64 { return float64(s.Signed) }))
 	m.gauge("piperoll_published_size", "Size of the published checkpoint.", tree(func(s tiles.Stats) float64 { return float64(s.Published) }))
-	m.gauge("piperoll_behind_seconds", "For how long a signed head has not been published.", tree(func(s tiles.Stats) float64 { return s.Behind.Seconds() }))
+	m.gauge("piperoll_behind_seconds", "For how long there has been no new published checkpoint, although there are new entries.", func() float64 { return l.behind().Seconds() })
+	m.gauge("piperoll_publication_late", "1 if that is longer than three times the period of publication, and than 3 seconds.", func() float64 {
+		if isBehind(l.behind(), l.c.Publish) {
+			return 1
+		}
+		return 0
+	})
 	m.gauge("piperoll_tile_backlog", "Tiles and bundles that are written and not yet synced.", tree(func(s tiles.Stats) float64 { return float64(s.Backlog) }))
 	m.counter("piperoll_rounds_total", "Heads signed.", tree(func(s tiles.Stats) float64 { return float64(s.Rounds) }))
 	m.counter("piperoll_round_seconds_total", "Time of those rounds.", tree(func(s tiles.Stats) float64 { return s.RoundTime.Seconds() }))
