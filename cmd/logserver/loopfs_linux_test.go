@@ -43,7 +43,7 @@ func newLoopFS(t testing.TB, kind, size string, options ...string) *loopFS {
 	}
 	t.Cleanup(func() {
 		if l.mounted {
-			l.unmount()
+			must(t, unix.Unmount(l.dir, unix.MNT_DETACH)) // whoever has something open still: a device must not be left behind
 		}
 	})
 	return l
