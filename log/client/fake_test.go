@@ -45,7 +45,8 @@ type fakeLog struct {
 	retries    map[string][2]uint64 // request body -> first index, count
 	held       bool                 // publish nothing new
 	published  uint64
-	requests   int // of events
+	requests   int    // of events
+	body       []byte // of the last of them
 
 	// hooks, all may be nil; called with mu held
 	before     func(n int, w http.ResponseWriter, r *http.Request) bool // of a POST, the nth; true: it has answered
@@ -234,6 +235,7 @@ func (f *fakeLog) submit(w http.ResponseWriter, r *http.Request) {
 		f.problem(w, http.StatusBadRequest, "malformed", err.Error(), nil)
 		return
 	}
+	f.body = body.Bytes()
 	if f.before != nil && f.before(n, w, r) {
 		return
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ type chain struct {
 	read      uint64   // seq of the last that is queued, or was
 	queue     []queued // read and not acknowledged
 	ends      []end    // of requests: the settled one first, then the acknowledged ones
-	cuts      []uint64 // last seqs of requests that are not settled, sent or not
+	cuts      []cut    // of what is not settled, in order
 	spans     []span   // which segments have the events that are not settled
 	hurry     uint64   // events up to this seq wait for no others
 	due       time.Time
@@ -142,6 +143,13 @@ type end struct {
 	hash    log.Hash
 	index   uint64
 	receipt []byte
+}
+
+// A cut is where a request ends: exactly one, which may have been sent, and is never
+// made otherwise; or, where it is open, as many as are needed.
+type cut struct {
+	seq  uint64
+	open bool
 }
 
 // A span says up to which seq a segment has a stream's events.
@@ -237,8 +245,8 @@ func (o *outbox) replay(segment uint64, r record) {
 		return // of events that are settled, and gone
 	}
 	switch r.kind {
-	case recordCut:
-		ch.cut(r.seq)
+	case recordCut, recordBreak:
+		ch.cut(cut{r.seq, r.kind == recordBreak})
 	case recordAck:
 		// A request that was acknowledged again was lost, and so was all after it.
 		ch.ends = slices.DeleteFunc(ch.ends, func(e end) bool { return e.seq >= r.seq })
@@ -249,11 +257,20 @@ func (o *outbox) replay(segment uint64, r record) {
 	}
 }
 
-// cut notes that a request ends at seq.
-func (ch *chain) cut(seq uint64) {
-	if i, have := slices.BinarySearch(ch.cuts, seq); !have && seq > ch.ends[0].seq {
-		ch.cuts = slices.Insert(ch.cuts, i, seq)
+// cut notes where a request ends.
+func (ch *chain) cut(c cut) {
+	switch i, have := ch.cutFrom(c.seq); {
+	case c.seq <= ch.ends[0].seq:
+	case !have:
+		ch.cuts = slices.Insert(ch.cuts, i, c)
+	default:
+		ch.cuts[i].open = ch.cuts[i].open && c.open
 	}
+}
+
+// cutFrom finds the first cut at or after seq.
+func (ch *chain) cutFrom(seq uint64) (i int, at bool) {
+	return slices.BinarySearchFunc(ch.cuts, seq, func(c cut, seq uint64) int { return cmp.Compare(c.seq, seq) })
 }
 
 func (ch *chain) span(segment, seq uint64) {

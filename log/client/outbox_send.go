@@ -51,9 +51,9 @@ func (o *outbox) read(ctx context.Context) {
 
 // take queues an event that is not acknowledged, once. The caller holds mu.
 func (o *outbox) take(ctx context.Context, segment uint64, r record) {
-	if r.kind == recordCut {
+	if r.kind == recordCut || r.kind == recordBreak {
 		if ch := o.chains[r.stream]; ch != nil {
-			ch.cut(r.seq)
+			ch.cut(cut{r.seq, r.kind == recordBreak})
 			o.changed.Broadcast()
 		}
 		return
@@ -90,12 +90,12 @@ func (o *outbox) take(ctx context.Context, segment uint64, r record) {
 // send sends a chain's requests, one after the other, until nothing is queued.
 func (o *outbox) send(ctx context.Context, ch *chain) {
 	for {
-		b, s, cut := o.request(ctx, ch)
+		b, s, mark := o.request(ctx, ch)
 		if b == nil {
 			return
 		}
 		// From here on a crash may not know whether the log has the request: it must stay the same.
-		if cut {
+		if mark {
 			if err := o.spool.write(record{kind: recordCut, stream: ch.name, seq: b.last().event.Seq}); err != nil {
 				o.fail(err)
 				continue
@@ -109,7 +109,7 @@ func (o *outbox) send(ctx context.Context, ch *chain) {
 // request waits for the next request of a chain: its events, where the stream is
 // before it, and whether its cut has to be written. Without one, the chain has
 // nothing to send, or the outbox stops.
-func (o *outbox) request(ctx context.Context, ch *chain) (b *batch, s *Stream, cut bool) {
+func (o *outbox) request(ctx context.Context, ch *chain) (b *batch, s *Stream, mark bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
@@ -119,7 +119,7 @@ func (o *outbox) request(ctx context.Context, ch *chain) (b *batch, s *Stream, c
 			o.active--
 			return nil, nil, false
 		}
-		n, cut, stuck := o.next(ch)
+		n, mark, stuck := o.next(ch)
 		if n > 0 {
 			stuck = !o.ready(ch, ch.queue[n-1])
 		}
@@ -129,10 +129,10 @@ func (o *outbox) request(ctx context.Context, ch *chain) (b *batch, s *Stream, c
 			for _, q := range ch.queue[:n] {
 				b.add(q.made, int(^uint(0)>>1))
 			}
-			if cut {
-				ch.cut(b.last().event.Seq)
+			if mark {
+				ch.cut(cut{seq: b.last().event.Seq})
 			}
-			return b, o.stream(ch), cut
+			return b, o.stream(ch), mark
 		}
 		o.pause(ch)
 	}
@@ -169,26 +169,30 @@ func (o *outbox) stream(ch *chain) *Stream {
 }
 
 // next says how many queued events the next request has, 0 if that is not known
-// yet, and whether it is new. stuck says that it is known, and not all are read.
-func (o *outbox) next(ch *chain) (n int, cut, stuck bool) {
+// yet, and whether its cut is not written yet. stuck says that it is known, and not all are read.
+func (o *outbox) next(ch *chain) (n int, mark, stuck bool) {
 	first := ch.queue[0].event.Seq
-	if i, _ := slices.BinarySearch(ch.cuts, first); i < len(ch.cuts) {
-		n := int(ch.cuts[i] - first + 1)
-		if n > len(ch.queue) {
-			return 0, false, true
+	most := uint64(o.client.cfg.BatchEvents)
+	if i, _ := ch.cutFrom(first); i < len(ch.cuts) {
+		run := ch.cuts[i].seq - first + 1
+		if !ch.cuts[i].open {
+			if run > uint64(len(ch.queue)) {
+				return 0, false, true
+			}
+			return int(run), false, false
 		}
-		return n, false, false
+		most = min(most, run)
 	}
 	full, bytes := false, 0
 	for _, q := range ch.queue {
-		if n > 0 && (n == o.client.cfg.BatchEvents || bytes+q.bytes > o.client.cfg.BatchBytes || q.event.Kind == migrationClose) {
-			full = true
+		full = uint64(n) == most || n > 0 && bytes+q.bytes > o.client.cfg.BatchBytes
+		if full {
 			break
 		}
 		bytes += q.bytes
 		n++
 	}
-	full = full || n == o.client.cfg.BatchEvents || o.window >= windowBytes
+	full = full || uint64(n) == most || o.window >= windowBytes
 	if !full && first > ch.hurry && time.Now().Before(ch.due) {
 		return 0, false, false
 	}

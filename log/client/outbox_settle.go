@@ -1,14 +1,9 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"path/filepath"
 	"slices"
-
-	"github.com/pipe-roll/piperoll/log/disk"
 )
 
 // settle looks at checkpoints while there are acknowledged events, checks their
@@ -81,7 +76,7 @@ func (o *outbox) settled(proven []*pending, checkpoint []byte) {
 			}
 		}
 		ch.ends = slices.Delete(ch.ends, 0, 1)
-		ch.cuts = slices.DeleteFunc(ch.cuts, func(seq uint64) bool { return seq <= p.last })
+		ch.cuts = slices.DeleteFunc(ch.cuts, func(c cut) bool { return c.seq <= p.last })
 		ch.spans = slices.DeleteFunc(ch.spans, func(s span) bool { return s.last <= p.last })
 		ch.losses = 0
 	}
@@ -132,116 +127,6 @@ func (o *outbox) resubmit() {
 	}
 }
 
-// rewind takes a chain back to one of its ends: what was acknowledged after it is
-// read and sent again, in the same requests. It gives their receipts. The caller holds mu.
-func (o *outbox) rewind(ch *chain, to int) []*pending {
-	ch.epoch++
-	ch.losses++
-	ch.ends = ch.ends[:to+1]
-	for _, q := range ch.queue {
-		o.window -= q.bytes
-	}
-	ch.queue = nil
-	ch.read, o.again = ch.at().seq, true
-	ch.hurry = max(ch.hurry, ch.read+1)
-	o.changed.Broadcast()
-	return o.client.forget(ch.name, ch.read)
-}
-
-// acknowledgedAgain keeps evidence if a log that is asked again for a receipt gives
-// another: it had lost what the first was over. The caller holds mu.
-func (o *outbox) acknowledgedAgain(ch *chain, p pending) {
-	i := slices.IndexFunc(ch.void, func(v *pending) bool { return v.last == p.last })
-	if i < 0 {
-		return
-	}
-	was := ch.void[i]
-	ch.void = slices.Delete(ch.void, i, i+1)
-	if bytes.Equal(was.receipt, p.receipt) {
-		return
-	}
-	o.keep(&Evidence{
-		Claim: ClaimLost, Detail: fmt.Sprintf("events of %q up to seq %d were acknowledged at index %d, lost, and acknowledged again at %d", p.stream, p.last, was.first, p.first),
-		Files: append(was.files(), File{"receipt-again", p.receipt}, File{"leaves-again", p.files()[1].Data}),
-	})
-}
-
-// conflict says what becomes of a request whose stream is elsewhere, says the log.
-// See [Stream.conflict]; here the outbox still has what a log may have lost.
-func (o *outbox) conflict(s *Stream, b *batch, r *Refused) error {
-	h := r.head
-	switch {
-	case h.is(s.state.Seq, s.state.Hash):
-		return r // it is where it was, and refuses for another reason
-	case h.in(b):
-		return fmt.Errorf("%w: the log has events of the request, and: %s", ErrAnswer, r)
-	}
-	o.mu.Lock()
-	ch := o.chains[s.state.Name]
-	stale := ch.epoch != b.epoch
-	base := ch.ends[0]
-	i := slices.IndexFunc(ch.ends, func(e end) bool { return h.is(e.seq, e.hash) })
-	o.mu.Unlock()
-	switch {
-	case stale:
-		return errStale
-	case i < 0 && h.Seq < base.seq:
-		e := b.against(ClaimHead, fmt.Sprintf("stream %q is at seq %d; seq %d was under a checkpoint", s.state.Name, h.Seq, base.seq), r.raw)
-		e.Files = append(e.Files, File{"checkpoint", o.client.Checkpoint()})
-		return o.client.convict(e)
-	case i < 0:
-		return fmt.Errorf("%w: it is at seq %d: was the outbox restored from a copy, or has somebody else its key and token? %w", ErrAhead, h.Seq, r)
-	}
-	o.mu.Lock()
-	if ch.epoch != b.epoch {
-		o.mu.Unlock()
-		return errStale
-	}
-	lost := o.rewind(ch, i)
-	o.mu.Unlock()
-	e := b.against(ClaimLost, fmt.Sprintf("stream %q is at seq %d, and seq %d was acknowledged; the events are sent again if its checkpoint extends those before", ch.name, h.Seq, s.state.Seq), r.raw)
-	for i, p := range lost[:min(len(lost), 100)] {
-		for _, f := range p.files() {
-			e.Files = append(e.Files, File{fmt.Sprintf("%s-%d", f.Name, i+1), f.Data})
-		}
-	}
-	o.keep(e)
-	return errStale
-}
-
-// consistent says whether the log's checkpoint extends what is known of it: a log
-// that was restored to an older state, or to another, gets nothing again.
-func (o *outbox) consistent(ctx context.Context) error {
-	release, err := o.client.hold(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	at, err := o.client.refresh(ctx)
-	if err != nil {
-		return err
-	}
-	if o.client.served < at.Size {
-		return fmt.Errorf("%w: it shows a checkpoint of size %d, after one of size %d, and has lost acknowledged events", ErrAnswer, o.client.served, at.Size)
-	}
-	return nil
-}
-
-// missing takes back a request that is not where its receipt says. The checkpoint
-// that shows it is one that extends all before.
-func (o *outbox) missing(p *pending, e *Evidence) {
-	o.keep(e)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	ch := o.chains[p.stream]
-	if ch == nil {
-		return
-	}
-	if i := slices.IndexFunc(ch.ends, func(e end) bool { return e.seq == p.last }); i > 0 {
-		o.rewind(ch, i-1)
-	}
-}
-
 // settleAll waits until everything that was put before the call is settled.
 func (o *outbox) settleAll(ctx context.Context) error {
 	o.mu.Lock()
@@ -270,25 +155,4 @@ func (o *outbox) settleAll(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// keep saves evidence in the outbox's directory. The file claim is written last: what has
-// none is not whole.
-func (o *outbox) keep(e *Evidence) {
-	const most = 100 // of a log that goes on like that, nobody needs more
-	n := o.saved.Add(1)
-	if n > most {
-		return
-	}
-	dir := filepath.Join(o.cfg.Dir, fmt.Sprintf("evidence-%d-%03d", o.client.cfg.Now().UnixMilli(), n))
-	err := o.cfg.FS.MkdirAll(dir)
-	for _, f := range append(slices.Clone(e.Files), File{"claim", []byte(string(e.Claim) + "\n" + e.Detail + "\n")}) {
-		if err == nil {
-			err = disk.WriteFile(o.cfg.FS, filepath.Join(dir, "new"), filepath.Join(dir, f.Name), f.Data)
-		}
-	}
-	if err == nil {
-		err = o.cfg.FS.SyncDir(o.cfg.Dir)
-	}
-	o.client.cfg.Logger.Error("caught the log", "claim", e.Claim, "detail", e.Detail, "evidence", dir, "err", err)
 }

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -266,4 +267,87 @@ func TestOutboxKeepsWhatIsRefused(t *testing.T) {
 	}
 	f.check(t, "crm-2026/customers", "stream.open", "migration.load", "migration.load", "migration.load", "migration.load", "stream.close")
 	f.checkAccount(t, "crm-2026")
+}
+
+// A backlog that somebody hurries is sent in requests that a log takes, also by a process
+// that finds it; and what may have been sent is never cut otherwise, whatever its limits are.
+func TestOutboxSendsABacklogInParts(t *testing.T) {
+	for name, restart := range map[string]bool{"by one process": false, "by the next": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			const most = 20
+			away := true
+			f.with(func() {
+				f.before = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+					switch {
+					case bytes.Count(f.body, []byte("\n")) > most:
+						f.problem(w, 413, "too-large", "too many events", nil)
+					case away:
+						f.problem(w, 503, "read-only", "the log is read-only", nil)
+					default:
+						return false
+					}
+					return true
+				}
+			})
+			cfg := f.outboxConfig(filepath.Join(t.TempDir(), "outbox"))
+			cfg.BatchEvents = most
+			c := openOutbox(t, cfg)
+			_, s := open(t, c)
+			for range 20 {
+				if err := s.Put(t.Context(), events(10)...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if restart {
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+				cfg.BatchEvents = most / 2
+				c = openOutbox(t, cfg)
+			}
+			f.with(func() { away = false })
+			eventually(t, "all of it", func() bool { return c.Wait(t.Context()) == nil })
+			f.check(t, s.Name(), append(append([]string{"stream.open"}, times(200, "migration.load")...), "stream.close")...)
+		})
+	}
+}
+
+// What was sent and not answered is sent again as it was, by a process with other limits.
+func TestOutboxNeverCutsARequestAnew(t *testing.T) {
+	f := newFake(t)
+	cfg := f.outboxConfig(filepath.Join(t.TempDir(), "outbox"))
+	cfg.BatchEvents, cfg.Outbox.BatchAge = 20, time.Hour
+	c := openOutbox(t, cfg)
+	_, s := open(t, c)
+	if _, err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	taken := false
+	f.with(func() {
+		f.after = func(_ int, w http.ResponseWriter, _ int, _ []byte) bool {
+			taken = true
+			f.problem(w, 503, "read-only", "the answer was lost", nil)
+			return true
+		}
+	})
+	if err := s.Put(t.Context(), events(15)...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Append(t.Context(), events(2)...); !errors.Is(err, client.ErrUnacknowledged) {
+		t.Fatalf("Append = %v", err)
+	}
+	if err := c.Close(); err != nil || !taken {
+		t.Fatal(err, taken)
+	}
+	f.with(func() { f.after = nil })
+	cfg.BatchEvents = 4
+	c = openOutbox(t, cfg)
+	if err := c.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.check(t, s.Name(), append([]string{"stream.open"}, times(17, "migration.load")...)...)
 }

@@ -18,6 +18,7 @@ import (
 const (
 	recordEvent      = 'e' // an event with its payload and salt
 	recordCut        = 'c' // a request ends here: its tail signature never covers anything else
+	recordBreak      = 'b' // no request goes over this: what comes after is cut already, what comes before is not
 	recordAck        = 'a' // the log's receipt for a request
 	recordCheckpoint = 'k' // the newest checkpoint that was checked
 	recordSnapshot   = 's' // first in each segment: the ledger before it
@@ -114,7 +115,7 @@ func parseRecords(b []byte) ([]record, error) {
 			}
 		case recordCheckpoint, recordSnapshot:
 			r.bytes = c.field()
-		case recordCut, recordAck:
+		case recordCut, recordBreak, recordAck:
 			r.stream, r.seq = string(c.field()), c.num()
 			if r.kind != recordAck {
 				break

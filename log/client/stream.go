@@ -30,8 +30,9 @@ type Stream struct {
 	dropped *batch     // the last that was refused since, and so dropped; what refused it may have been a proxy
 	older   bool       // others were dropped before that one
 	ended   bool
-	broken  error // why the chain cannot go on
-	resumed bool  // from an outbox, and not handed out yet
+	broken  error  // why the chain cannot go on
+	resumed bool   // from an outbox, and not handed out yet
+	cut     uint64 // last event that an outbox has cut, as far as this process knows
 }
 
 func (m *Migration) newStream(name string) *Stream {
@@ -155,6 +156,7 @@ func (s *Stream) failed(deed string, err error) error {
 
 // put makes events durable in the outbox. Urgent ones are cut into requests at once,
 // so that they need no write of their own before they are sent; the waiter waits for them.
+// Where the requests before them end is the sender's to say: it may be sending one.
 func (s *Stream) put(ctx context.Context, events []Event, urgent bool) (*waiter, error) {
 	o := s.client.outbox
 	if len(events) == 0 {
@@ -169,6 +171,9 @@ func (s *Stream) put(ctx context.Context, events []Event, urgent bool) (*waiter,
 	var records []record
 	var inBatch, batchBytes int
 	var total int64
+	if urgent && s.cut != after.Seq {
+		records = append(records, record{kind: recordBreak, stream: s.state.Name, seq: after.Seq})
+	}
 	for i, e := range events {
 		m, err := s.client.make(&after, e)
 		if err != nil {
@@ -189,6 +194,9 @@ func (s *Stream) put(ctx context.Context, events []Event, urgent bool) (*waiter,
 		return nil, err
 	}
 	w, wait := o.put(s, records, urgent)
+	if urgent {
+		s.cut = after.Seq
+	}
 	s.state = after
 	kind := events[len(events)-1].Kind
 	s.ended = kind == streamClose || kind == migrationClose
