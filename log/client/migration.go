@@ -67,7 +67,7 @@ func (c *Client) OpenMigration(ctx context.Context, name string, config Migratio
 			c.mu.Lock()
 			delete(c.opening, name)
 			c.mu.Unlock()
-			c.unclaim(m.control.state.Name)
+			m.unclaim()
 		}
 		return nil, fmt.Errorf("open migration %q: %w", name, err)
 	}
@@ -106,7 +106,7 @@ func (m *Migration) resume(expected []log.StreamOwner) (found bool, err error) {
 		m.closed, m.control.ended = true, true
 		return true, nil
 	}
-	if _, err := m.control.claim(); err != nil {
+	if err := m.control.claim(); err != nil {
 		return false, err
 	}
 	for _, name := range streams {
@@ -114,7 +114,7 @@ func (m *Migration) resume(expected []log.StreamOwner) (found bool, err error) {
 			continue
 		}
 		s := m.newStream(name[len(m.name)+1:])
-		if _, err := s.claim(); err != nil {
+		if err := s.claim(); err != nil {
 			return false, err
 		}
 		s.resumed = true
@@ -123,16 +123,37 @@ func (m *Migration) resume(expected []log.StreamOwner) (found bool, err error) {
 	return found, nil
 }
 
-// claim takes the stream in hand, where the outbox has it.
-func (s *Stream) claim() (found bool, err error) {
+// unclaim gives back the streams that it has in hand.
+func (m *Migration) unclaim() {
+	m.control.unclaim()
+	for _, s := range m.streams {
+		s.unclaim()
+	}
+}
+
+// claim takes the stream in hand, where the outbox has it if it is not new.
+func (s *Stream) claim() error {
 	state, found, err := s.client.outbox.claim(s.state.Name)
-	if err != nil || !found {
-		return false, err
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state, s.ended = state, state.Closed
-	return true, nil
+	s.claimed = true
+	if found {
+		s.state, s.ended = state, state.Closed
+	}
+	return nil
+}
+
+// unclaim gives the stream back, if it is this one that has it in hand.
+func (s *Stream) unclaim() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claimed {
+		s.client.outbox.unclaim(s.state.Name)
+		s.claimed = false
+	}
 }
 
 // Resumed says whether an earlier process opened the migration, through the same outbox.
@@ -185,17 +206,20 @@ func (m *Migration) OpenStream(ctx context.Context, name string) (*Stream, error
 	}
 	if s == nil {
 		s = m.newStream(name)
-		m.streams[full] = s
 		if m.client.outbox != nil {
-			if found, err := s.claim(); err != nil || found {
-				return s, err
+			if err := s.claim(); err != nil {
+				return nil, fmt.Errorf("open stream %q: %w", full, err)
 			}
+		}
+		m.streams[full] = s
+		if s.End().Last > 0 {
+			return s, nil
 		}
 	}
 	if err := s.start(ctx); err != nil {
 		if !errors.Is(err, ErrUnacknowledged) {
 			delete(m.streams, full)
-			m.client.unclaim(full)
+			s.unclaim()
 		}
 		return nil, fmt.Errorf("open stream %q: %w", full, err)
 	}

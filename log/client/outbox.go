@@ -378,7 +378,7 @@ func (o *outbox) reserve(ctx context.Context, n int64) error {
 
 // put enqueues events of a stream, made and in order. If they are urgent, somebody
 // waits for their acknowledgement, and they wait for no others.
-func (o *outbox) put(s *Stream, all []record, urgent bool) (*write, *waiter) {
+func (o *outbox) put(s *Stream, all []record, urgent bool) (*write, *waiter, error) {
 	w := &write{records: all}
 	var first, last uint64
 	for _, r := range all {
@@ -392,6 +392,9 @@ func (o *outbox) put(s *Stream, all []record, urgent bool) (*write, *waiter) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	ch := o.chain(s.state.Name, s.state.Migration)
+	if first != ch.last+1 {
+		return nil, nil, fmt.Errorf("event has seq %d, and the outbox has the stream to seq %d: it is open twice", first, ch.last)
+	}
 	ch.last = last
 	var wait *waiter
 	if urgent {
@@ -399,7 +402,7 @@ func (o *outbox) put(s *Stream, all []record, urgent bool) (*write, *waiter) {
 		wait = ch.waiter(first)
 	}
 	o.spool.enqueue(w)
-	return w, wait
+	return w, wait, nil
 }
 
 // finish waits until a write is durable, and gives back what was reserved for it.
@@ -408,11 +411,16 @@ func (o *outbox) finish(w *write, n int64) error {
 	if w.err != nil {
 		o.fail(w.err)
 	}
+	o.release(n)
+	return w.err
+}
+
+// release gives back what was reserved.
+func (o *outbox) release(n int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.reserved -= n
 	o.changed.Broadcast()
-	return w.err
 }
 
 // waiter waits for all from first to the last event that was put.
@@ -479,17 +487,14 @@ func (o *outbox) claim(name string) (s log.Stream, found bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.claimed[name] {
-		return s, false, fmt.Errorf("stream %q is open already", name)
+		return s, false, errors.New("this process has it open already")
 	}
-	o.claimed[name] = true
-	return o.spool.stream(name)
+	s, found, err = o.spool.stream(name)
+	o.claimed[name] = err == nil
+	return s, found, err
 }
 
-func (c *Client) unclaim(stream string) {
-	o := c.outbox
-	if o == nil {
-		return
-	}
+func (o *outbox) unclaim(stream string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.claimed, stream)

@@ -351,3 +351,50 @@ func TestOutboxNeverCutsARequestAnew(t *testing.T) {
 	}
 	f.check(t, s.Name(), append([]string{"stream.open"}, times(17, "migration.load")...)...)
 }
+
+// Two workers of one process that want the same stream: one has it, the other gets an
+// error as often as it asks, and what the first puts is readable for the next process.
+func TestOutboxStreamOfTwoWorkers(t *testing.T) {
+	f := newFake(t)
+	cfg := f.outboxConfig(filepath.Join(t.TempDir(), "outbox"))
+	c := openOutbox(t, cfg)
+	m, s := open(t, c)
+	for range 3 {
+		for _, name := range []string{"customers", "control"} {
+			if s, err := c.JoinMigration("crm-2026").OpenStream(t.Context(), name); err == nil || s != nil {
+				t.Fatalf("a second OpenStream(%q) = %v, %v", name, s, err)
+			}
+		}
+		if _, err := c.OpenMigration(t.Context(), "crm-2026", client.MigrationConfig{Streams: []string{"customers"}}); err == nil {
+			t.Fatal("a second OpenMigration")
+		}
+	}
+	second := c.JoinMigration("crm-2026")
+	for range 2 { // of one worker that tries again
+		if s, err := second.OpenStream(t.Context(), "customers"); err == nil || s != nil {
+			t.Fatalf("a second OpenStream = %v, %v", s, err)
+		}
+	}
+	// Another worker joined before the migration was opened here: it keeps the control stream.
+	if _, err := c.JoinMigration("crm-2027").OpenStream(t.Context(), "control"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := c.OpenMigration(t.Context(), "crm-2027", client.MigrationConfig{}); err == nil {
+			t.Fatal("OpenMigration took a control stream that somebody has")
+		}
+	}
+	if _, err := c.JoinMigration("crm-2027").OpenStream(t.Context(), "control"); err == nil {
+		t.Error("OpenMigration gave back a control stream that it did not have")
+	}
+	if _, err := s.Append(t.Context(), events(2)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.Close(t.Context()), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c = openOutbox(t, cfg)
+	if _, err := c.OpenMigration(t.Context(), "crm-2026", client.MigrationConfig{Streams: []string{"customers"}}); err != nil {
+		t.Error(err)
+	}
+}

@@ -255,6 +255,34 @@ func (l *ledger) apply(r *record) error {
 	return nil
 }
 
+// check says whether events can be applied, all of them and in their order.
+func (l *ledger) check(ws []*write) error {
+	after := &ledger{Origin: l.Origin, Principal: l.Principal, Streams: map[string]*log.Stream{}, Migrations: map[string]*ledgerMigration{}}
+	touched := map[string]bool{} // a stream may be forgotten on the way
+	for _, w := range ws {
+		for i := range w.records {
+			r := &w.records[i]
+			if r.kind != recordEvent {
+				continue
+			}
+			name, migration := r.made.event.Stream, r.made.event.Migration
+			if s := l.Streams[name]; s != nil && !touched[name] {
+				was := *s
+				after.Streams[name] = &was
+			}
+			if m := l.Migrations[migration]; m != nil && after.Migrations[migration] == nil {
+				was := *m
+				after.Migrations[migration] = &was
+			}
+			touched[name] = true
+			if err := after.apply(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (l *ledger) event(m made) error {
 	e := m.event
 	s := l.Streams[e.Stream]

@@ -22,7 +22,7 @@ const (
 // A spool is the outbox's files: segments, of groups of records. One goroutine
 // writes them, in this order:
 //
-//	group written and synced -> in the ledger -> what is settled counted -> oldest segments removed -> writers told
+//	group checked against the ledger -> written and synced -> in the ledger -> what is settled counted -> oldest segments removed -> writers told
 //
 // A new segment begins with the ledger as it is then, and is synced, name and all,
 // before anything else goes into it. A segment is removed when every event in it
@@ -305,6 +305,12 @@ func (s *spool) put(group []byte, ws []*write) error {
 			return err
 		}
 		last = s.last()
+	}
+	s.mu.Lock()
+	err := s.ledger.check(ws)
+	s.mu.Unlock()
+	if err != nil {
+		return err // written, it would be what no process can read
 	}
 	putGroup(group, last.number, last.size)
 	if _, err := last.file.WriteAt(group, last.size); err != nil {

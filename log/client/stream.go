@@ -31,6 +31,7 @@ type Stream struct {
 	older   bool       // others were dropped before that one
 	ended   bool
 	broken  error  // why the chain cannot go on
+	claimed bool   // in an outbox
 	resumed bool   // from an outbox, and not handed out yet
 	cut     uint64 // last event that an outbox has cut, as far as this process knows
 }
@@ -193,7 +194,11 @@ func (s *Stream) put(ctx context.Context, events []Event, urgent bool) (*waiter,
 	if err := o.reserve(ctx, total); err != nil {
 		return nil, err
 	}
-	w, wait := o.put(s, records, urgent)
+	w, wait, err := o.put(s, records, urgent)
+	if err != nil {
+		o.release(total)
+		return nil, err
+	}
 	if urgent {
 		s.cut = after.Seq
 	}
