@@ -59,7 +59,8 @@ type Config struct {
 	Key        ed25519.PrivateKey // signs the streams; registered for the principal
 
 	// Checkpoint is the last one that was seen of this log, a signed note: see
-	// [Client.Checkpoint]. Newer ones have to extend it. Nil: the first is believed.
+	// [Client.Checkpoint]. Newer ones have to extend it, and so has the one that an outbox
+	// has kept, or the other way round. Nil: the first is believed.
 	Checkpoint []byte
 
 	// Policy says which checkpoints are final: those that its quorum has cosigned. Nil:
@@ -194,6 +195,7 @@ type Client struct {
 
 	settling chan struct{} // held by the one goroutine that looks at checkpoints
 	served   uint64        // size of the checkpoint that it fetched last
+	older    seen          // another that the next one has to extend; without a note when it was shown to
 
 	mu            sync.Mutex
 	opening       map[string]*Migration // opened, or about to be

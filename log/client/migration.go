@@ -131,6 +131,24 @@ func (m *Migration) unclaim() {
 	}
 }
 
+// claim takes a stream in hand, with its state if it is not new.
+func (o *outbox) claim(name string) (s log.Stream, found bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.claimed[name] {
+		return s, false, errors.New("this process has it open already")
+	}
+	s, found, err = o.spool.stream(name)
+	o.claimed[name] = err == nil
+	return s, found, err
+}
+
+func (o *outbox) unclaim(stream string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.claimed, stream)
+}
+
 // claim takes the stream in hand, where the outbox has it if it is not new.
 func (s *Stream) claim() error {
 	state, found, err := s.client.outbox.claim(s.state.Name)

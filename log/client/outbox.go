@@ -190,12 +190,15 @@ func openOutbox(c *Client, cfg OutboxConfig) (*outbox, error) {
 		return nil, errors.Join(fmt.Errorf("open outbox %s: it is of log %q, principal %q and another key perhaps: each has an outbox of its own",
 			cfg.Dir, l.Origin, l.Principal), o.spool.close())
 	}
-	if c.cfg.Checkpoint == nil && l.Checkpoint != nil {
+	if l.Checkpoint != nil {
 		cp, err := log.OpenCheckpoint(l.Checkpoint, c.logKey)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open outbox %s: checkpoint: %w", cfg.Dir, err), o.spool.close())
 		}
-		c.seen = seen{cp.Head, l.Checkpoint}
+		c.seen, c.older = seen{cp.Head, l.Checkpoint}, c.seen
+		if c.seen.Size < c.older.Size {
+			c.seen, c.older = c.older, c.seen
+		}
 	}
 	for _, ch := range o.chains {
 		ch.read = ch.ends[len(ch.ends)-1].seq
@@ -480,22 +483,4 @@ func (o *outbox) flush(ctx context.Context, name string) ([]Placed, error) {
 	o.changed.Broadcast()
 	o.mu.Unlock()
 	return o.await(ctx, name, w)
-}
-
-// claim takes a stream in hand, with its state if it is not new.
-func (o *outbox) claim(name string) (s log.Stream, found bool, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.claimed[name] {
-		return s, false, errors.New("this process has it open already")
-	}
-	s, found, err = o.spool.stream(name)
-	o.claimed[name] = err == nil
-	return s, found, err
-}
-
-func (o *outbox) unclaim(stream string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.claimed, stream)
 }

@@ -8,11 +8,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
@@ -357,4 +360,81 @@ func TestOutboxWaitsForTheQuorum(t *testing.T) {
 	if err := c.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Wait without the witness = %v", err)
 	}
+}
+
+// A checkpoint in the configuration is usually an old one: it does not make the outbox
+// forget the one under which it let go of events. A log has to extend both.
+func TestOutboxRemembersItsLog(t *testing.T) {
+	for name, tc := range map[string]struct {
+		other bool // the configured checkpoint is of another log of the same key
+		lost  bool
+		claim client.Claim
+	}{
+		"the log has all":       {},
+		"it lost what it had":   {lost: true, claim: client.ClaimFork},
+		"it never was that one": {other: true, claim: client.ClaimFork},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			cfg := f.outboxConfig(filepath.Join(t.TempDir(), "outbox"))
+			c := openOutbox(t, cfg)
+			m, s := open(t, c)
+			if err := c.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			cfg.Checkpoint = c.Checkpoint()
+			var size uint64
+			f.with(func() { size = uint64(len(f.entries)) })
+			if _, err := s.Append(t.Context(), events(8)...); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(m.Close(t.Context()), c.Wait(t.Context()), c.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if tc.other {
+				other := newFake(nil)
+				other.signer, other.key = f.signer, f.key
+				for range 2 {
+					other.append([]byte("elsewhere"))
+				}
+				w := httptest.NewRecorder()
+				other.serveCheckpoint(w)
+				cfg.Checkpoint = w.Body.Bytes()
+			}
+			if tc.lost {
+				f.with(func() {
+					f.rollback(size)
+					for range 20 {
+						f.append([]byte("of somebody else"))
+					}
+				})
+			}
+			c = openOutbox(t, cfg)
+			if got := f.size(t, c.Checkpoint()); got != size+10 {
+				t.Errorf("it begins with a checkpoint of size %d, want %d", got, size+10)
+			}
+			_, err := c.OpenMigration(t.Context(), "crm-2027", client.MigrationConfig{})
+			if err = errors.Join(err, c.Wait(t.Context())); tc.claim == "" {
+				if err != nil || c.Evidence() != nil {
+					t.Errorf("Wait = %v, evidence %v", err, c.Evidence())
+				}
+				return
+			}
+			_ = caught(t, c, err, tc.claim)
+		})
+	}
+}
+
+// size is that of a checkpoint.
+func (f *fakeLog) size(t *testing.T, msg []byte) uint64 {
+	t.Helper()
+	v, err := note.NewVerifier(f.vkey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := log.OpenCheckpoint(msg, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Size
 }

@@ -295,6 +295,12 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 		}
 		next = newer
 	}
+	if c.older.note != nil {
+		if err := c.consistent(ctx, c.older, next); err != nil {
+			return seen{}, err
+		}
+		c.older = seen{}
+	}
 	c.mu.Lock()
 	c.seen = next
 	c.mu.Unlock()
