@@ -76,8 +76,6 @@ type Claim string
 
 // Claims.
 const (
-	// ClaimReceipt: it acknowledged events with a receipt that is not over them.
-	ClaimReceipt Claim = "receipt"
 	// ClaimHead: it names a stream's head that nobody but the owner could have made,
 	// and the owner did not; or an older one than it acknowledged.
 	ClaimHead Claim = "head"
@@ -103,7 +101,7 @@ const (
 )
 
 // An Evidence is what a log said that contradicts what it said before, with the
-// raw bytes. It is fatal for the client.
+// raw bytes. It is fatal for the client, unless [Client.Evidence] says otherwise.
 type Evidence struct {
 	Claim  Claim
 	Detail string
