@@ -11,7 +11,8 @@
 // receipt against these hashes; checks each entry's inclusion under a checkpoint
 // of the log's key; and checks that each checkpoint extends the one before. What
 // contradicts what the log signed is an [*Evidence], and the last thing that the
-// client does: it never goes on from a head that it did not compute.
+// client does, unless an outbox has what the log lost: it never goes on from a head
+// that it did not compute.
 //
 // An acknowledged event is durable on the log's machine. It is final under a
 // published checkpoint; witnesses' cosignatures are the auditor's to judge.
@@ -202,7 +203,8 @@ type Client struct {
 	pending       []*pending            // acknowledged, not yet proven; in order of acknowledgement
 	pendingEvents int
 	seen          seen
-	evidence      *Evidence
+	evidence      *Evidence // nothing goes on after it
+	survived      *Evidence // the first after which an outbox went on
 }
 
 // New makes a client. It reports everything that is wrong with the
@@ -277,11 +279,24 @@ func (c Config) client() http.Client {
 func (c *Client) Origin() string { return c.origin }
 
 // Evidence is what the log was caught at, or nil. After that every call of the
-// client, its migrations and its streams fails with it.
+// client, its migrations and its streams fails with it; but with an outbox the client
+// goes on after [ClaimEntry] and [ClaimLost], and a Wait fails with them.
 func (c *Client) Evidence() *Evidence {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.evidence == nil {
+		return c.survived
+	}
 	return c.evidence
+}
+
+// remember keeps the first evidence after which the client goes on.
+func (c *Client) remember(e *Evidence) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.survived == nil {
+		c.survived = e
+	}
 }
 
 // convict keeps the first evidence, and returns what is kept.
@@ -297,8 +312,10 @@ func (c *Client) convict(e *Evidence) error {
 
 // usable is the evidence as an error, nil if there is none.
 func (c *Client) usable() error {
-	if e := c.Evidence(); e != nil {
-		return e
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.evidence != nil {
+		return c.evidence
 	}
 	return nil
 }

@@ -27,7 +27,8 @@ const windowBytes = 8 << 20
 // it is as sensitive as what is in them, until its files are removed. An erasure
 // in the log does not reach it; so it belongs on a disk of its service, not into a
 // backup. A copy of it, also one that was restored, must never be used beside or
-// after the original: both would sign other events for the same places.
+// after the original: both would sign other events for the same places. Evidence after
+// which the client goes on is saved there too, in directories evidence-*.
 type OutboxConfig struct {
 	Dir      string
 	MaxBytes int64 // of events that are not settled, about; 0 means 256 MiB, at least 1 MiB
@@ -37,8 +38,8 @@ type OutboxConfig struct {
 	FailWhenFull bool
 
 	BatchAge time.Duration // that an event given to [Stream.Put] waits for others of its stream; 0 means 50 ms
-	// Resubmit is how long an acknowledged event may stay unpublished until it is sent
-	// again, in case the log has lost it; 0 means 1 minute.
+	// Resubmit is how long an acknowledged event may stay unpublished until a stream's last
+	// request is sent again, in case the log has lost it; 0 means 1 minute. It doubles each time.
 	Resubmit time.Duration
 
 	// Keep, if it is not nil, is called with the events of a request when the log has
@@ -105,6 +106,7 @@ type outbox struct {
 	reserved int64           // bytes of events on their way into the spool
 	troubles int             // reports of chains
 	trouble  error           // the last of them
+	untold   error           // evidence after which it went on, until a Wait has failed with it
 	err      error           // nothing goes on: the disk, or evidence
 
 	saved atomic.Int64 // pieces of evidence
@@ -122,12 +124,15 @@ type chain struct {
 	spans     []span   // which segments have the events that are not settled
 	hurry     uint64   // events up to this seq wait for no others
 	due       time.Time
-	sending   bool       // it has a goroutine
-	stuck     bool       // which waits for more to be read, or for another stream
-	epoch     int        // grows when acknowledged requests were lost
-	losses    int        // since something was settled
-	acked     uint64     // last seq that was ever acknowledged
-	void      []*pending // receipts of requests that are sent again, to compare
+	sending   bool                // it has a goroutine
+	stuck     bool                // which waits for more to be read, or for another stream
+	epoch     int                 // grows when acknowledged requests were lost
+	losses    int                 // since something was settled
+	acked     uint64              // last seq that was ever acknowledged
+	rest      time.Time           // until which it sends nothing, after a loss
+	probes    int                 // since something was settled
+	probed    uint64              // last seq of the request that was sent again to see if the log has it
+	void      map[uint64]*pending // receipts of requests that are sent again, by last seq, to compare
 	waiters   []*waiter
 }
 
@@ -143,6 +148,8 @@ type end struct {
 	hash    log.Hash
 	index   uint64
 	receipt []byte
+	when    time.Time // it was acknowledged, to this process
+	of      *pending  // while the outbox is opened
 }
 
 // A cut is where a request ends: exactly one, which may have been sent, and is never
@@ -203,6 +210,10 @@ func openOutbox(c *Client, cfg OutboxConfig) (*outbox, error) {
 	for _, ch := range o.chains {
 		ch.read = ch.ends[len(ch.ends)-1].seq
 		ch.hurry = ch.last // it has waited long enough
+		for i := range ch.ends[1:] {
+			c.pend(*ch.ends[i+1].of)
+			ch.ends[i+1].of = nil
+		}
 	}
 	return o, nil
 }
@@ -252,11 +263,12 @@ func (o *outbox) replay(segment uint64, r record) {
 		ch.cut(cut{r.seq, r.kind == recordBreak})
 	case recordAck:
 		// A request that was acknowledged again was lost, and so was all after it.
-		ch.ends = slices.DeleteFunc(ch.ends, func(e end) bool { return e.seq >= r.seq })
-		o.client.forget(r.stream, r.seq-1)
-		ch.ends = append(ch.ends, end{r.seq, r.hash, r.first + uint64(len(r.leaves)) - 1, r.bytes})
+		for ch.at().seq >= r.seq {
+			ch.ends = ch.ends[:len(ch.ends)-1]
+		}
+		p := &pending{first: r.first, leaves: r.leaves, by: r.by, receipt: r.bytes, stream: r.stream, last: r.seq}
+		ch.ends = append(ch.ends, end{r.seq, r.hash, p.end() - 1, r.bytes, time.Now(), p})
 		ch.acked = max(ch.acked, r.seq)
-		o.client.pend(pending{first: r.first, leaves: r.leaves, by: r.by, receipt: r.bytes, stream: r.stream, last: r.seq, since: o.client.cfg.Now()})
 	}
 }
 

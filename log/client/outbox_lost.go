@@ -1,20 +1,20 @@
 package client
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/pipe-roll/piperoll/log/disk"
 )
 
 // rewind takes a chain back to one of its ends: what was acknowledged after it is
-// read and sent again, in the same requests. It gives their receipts. The caller holds mu.
-func (o *outbox) rewind(ch *chain, to int) []*pending {
+// read and sent again, in the same requests. Their receipts are kept to compare. The caller holds mu.
+func (o *outbox) rewind(ch *chain, to int) {
 	ch.epoch++
-	ch.losses++
 	ch.ends = ch.ends[:to+1]
 	for _, q := range ch.queue {
 		o.window -= q.bytes
@@ -22,26 +22,30 @@ func (o *outbox) rewind(ch *chain, to int) []*pending {
 	ch.queue = nil
 	ch.read, o.again = ch.at().seq, true
 	ch.hurry = max(ch.hurry, ch.read+1)
+	if ch.void == nil {
+		ch.void = map[uint64]*pending{}
+	}
+	for _, p := range o.client.forget(ch.name, ch.read) {
+		ch.void[p.last] = p
+	}
 	o.changed.Broadcast()
-	return o.client.forget(ch.name, ch.read)
 }
 
-// acknowledgedAgain keeps evidence if a log that is asked again for a receipt gives
-// another: it had lost what the first was over. The caller holds mu.
-func (o *outbox) acknowledgedAgain(ch *chain, p pending) {
-	i := slices.IndexFunc(ch.void, func(v *pending) bool { return v.last == p.last })
-	if i < 0 {
-		return
+// lost is a rewind after a loss. A log that loses things again and again is given time.
+func (o *outbox) lost(ch *chain, to int) {
+	o.rewind(ch, to)
+	ch.losses++
+	ch.rest = time.Now().Add(o.client.pause(ch.losses, nil))
+}
+
+// lostAndFound is the evidence of two receipts for the same events: the log had lost
+// what the first was over.
+func lostAndFound(was, again *pending) *Evidence {
+	return &Evidence{
+		Claim: ClaimLost, Detail: fmt.Sprintf("events of %q up to seq %d were acknowledged at index %d, lost, and acknowledged again at %d",
+			was.stream, was.last, was.first, again.first),
+		Files: append(was.files(), File{"receipt-again", again.receipt}, File{"leaves-again", again.files()[1].Data}),
 	}
-	was := ch.void[i]
-	ch.void = slices.Delete(ch.void, i, i+1)
-	if bytes.Equal(was.receipt, p.receipt) {
-		return
-	}
-	o.keep(&Evidence{
-		Claim: ClaimLost, Detail: fmt.Sprintf("events of %q up to seq %d were acknowledged at index %d, lost, and acknowledged again at %d", p.stream, p.last, was.first, p.first),
-		Files: append(was.files(), File{"receipt-again", p.receipt}, File{"leaves-again", p.files()[1].Data}),
-	})
 }
 
 // conflict says what becomes of a request whose stream is elsewhere, says the log.
@@ -64,9 +68,9 @@ func (o *outbox) conflict(s *Stream, b *batch, r *Refused) error {
 	case stale:
 		return errStale
 	case i < 0 && h.Seq < base.seq:
-		e := b.against(ClaimHead, fmt.Sprintf("stream %q is at seq %d; seq %d was under a checkpoint", s.state.Name, h.Seq, base.seq), r.raw)
-		e.Files = append(e.Files, File{"checkpoint", o.client.Checkpoint()})
-		return o.client.convict(e)
+		// A conflict is not signed. If it is true, the checkpoints show it: they are asked for first from now on.
+		b.resent = true
+		return fmt.Errorf("%w: stream %q is at seq %d, and seq %d was under a checkpoint: %s", ErrAnswer, s.state.Name, h.Seq, base.seq, r)
 	case i < 0:
 		return fmt.Errorf("%w: it is at seq %d: was the outbox restored from a copy, or has somebody else its key and token? %w", ErrAhead, h.Seq, r)
 	}
@@ -75,15 +79,9 @@ func (o *outbox) conflict(s *Stream, b *batch, r *Refused) error {
 		o.mu.Unlock()
 		return errStale
 	}
-	lost := o.rewind(ch, i)
+	o.lost(ch, i)
 	o.mu.Unlock()
-	e := b.against(ClaimLost, fmt.Sprintf("stream %q is at seq %d, and seq %d was acknowledged; the events are sent again if its checkpoint extends those before", ch.name, h.Seq, s.state.Seq), r.raw)
-	for i, p := range lost[:min(len(lost), 100)] {
-		for _, f := range p.files() {
-			e.Files = append(e.Files, File{fmt.Sprintf("%s-%d", f.Name, i+1), f.Data})
-		}
-	}
-	o.keep(e)
+	o.client.cfg.Logger.Warn("sends acknowledged events again: the log says that it lost them", "stream", ch.name, "seq", h.Seq, "acknowledged", s.state.Seq)
 	return errStale
 }
 
@@ -116,20 +114,34 @@ func (o *outbox) missing(p *pending, e *Evidence) {
 		return
 	}
 	if i := slices.IndexFunc(ch.ends, func(e end) bool { return e.seq == p.last }); i > 0 {
-		o.rewind(ch, i-1)
+		o.lost(ch, i-1)
 	}
 }
 
-// keep saves evidence in the outbox's directory. The file claim is written last: what has
-// none is not whole.
+// keep saves evidence that the outbox goes on after, and tells it.
 func (o *outbox) keep(e *Evidence) {
+	dir, err := o.save(e)
+	o.client.cfg.Logger.Error("caught the log", "claim", e.Claim, "detail", e.Detail, "evidence", dir, "err", err)
+	o.client.remember(e)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.untold = e
+	if err != nil {
+		o.untold = errors.Join(e, fmt.Errorf("save evidence: %w", err))
+	}
+	o.changed.Broadcast()
+}
+
+// save saves evidence in the outbox's directory. The file claim is written last: what has
+// none is not whole.
+func (o *outbox) save(e *Evidence) (dir string, err error) {
 	const most = 100 // of a log that goes on like that, nobody needs more
 	n := o.saved.Add(1)
 	if n > most {
-		return
+		return "", nil
 	}
-	dir := filepath.Join(o.cfg.Dir, fmt.Sprintf("evidence-%d-%03d", o.client.cfg.Now().UnixMilli(), n))
-	err := o.cfg.FS.MkdirAll(dir)
+	dir = filepath.Join(o.cfg.Dir, fmt.Sprintf("evidence-%d-%03d", o.client.cfg.Now().UnixMilli(), n))
+	err = o.cfg.FS.MkdirAll(dir)
 	for _, f := range append(slices.Clone(e.Files), File{"claim", []byte(string(e.Claim) + "\n" + e.Detail + "\n")}) {
 		if err == nil {
 			err = disk.WriteFile(o.cfg.FS, filepath.Join(dir, "new"), filepath.Join(dir, f.Name), f.Data)
@@ -138,5 +150,5 @@ func (o *outbox) keep(e *Evidence) {
 	if err == nil {
 		err = o.cfg.FS.SyncDir(o.cfg.Dir)
 	}
-	o.client.cfg.Logger.Error("caught the log", "claim", e.Claim, "detail", e.Detail, "evidence", dir, "err", err)
+	return dir, err
 }

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -144,7 +146,7 @@ func TestOutboxAfterTheLogWasRestored(t *testing.T) {
 	}{
 		"the next request does not fit": {0, func(f *fakeLog, size uint64) {
 			f.rollback(size + 4) // in the middle of what was acknowledged
-		}, "lost", "receipt-1"},
+		}, "lost", "receipt-again"},
 		"nothing more is sent": {20 * time.Millisecond, func(f *fakeLog, size uint64) {
 			f.rollback(size)
 			f.append([]byte("of somebody else")) // so that the receipts are others
@@ -162,7 +164,7 @@ func TestOutboxAfterTheLogWasRestored(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "outbox")
 			c, m, s, size := lossy(t, f, dir, tc.resubmit)
 			f.with(func() { tc.lost(f, size) })
-			if tc.file == "receipt-1" {
+			if tc.resubmit == 0 && tc.claim == "lost" {
 				if _, err := s.Append(t.Context(), events(1)...); err != nil {
 					t.Fatal(err)
 				}
@@ -170,10 +172,15 @@ func TestOutboxAfterTheLogWasRestored(t *testing.T) {
 				eventually(t, "the second submission", func() bool { return evidence(t, dir)[tc.claim] != nil })
 			}
 			f.with(func() { f.held = false })
-			if err := errors.Join(m.Close(t.Context()), c.Wait(t.Context())); err != nil {
+			if err := m.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(evidence(t, dir)[tc.claim], " "); !strings.Contains(got, tc.file) || c.Evidence() != nil {
+			var e *client.Evidence
+			if err := c.Wait(t.Context()); !errors.As(err, &e) {
+				t.Errorf("Wait = %v, want the evidence told", err)
+			}
+			eventually(t, "all of it", func() bool { return c.Wait(t.Context()) == nil })
+			if got := strings.Join(evidence(t, dir)[tc.claim], " "); !strings.Contains(got, tc.file) || c.Evidence() == nil {
 				t.Errorf("evidence %v and %v, want it kept and the client going on", got, c.Evidence())
 			}
 			f.checkOurs(t, "crm-2026/customers", int(s.End().Last))
@@ -209,10 +216,19 @@ func TestOutboxCatchesALogThatLostWhatWasFinal(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "outbox")
 	c, _, s, size := lossy(t, f, dir, 0)
 	f.with(func() { f.rollback(size - 3) })
-	_, err := s.Append(t.Context(), events(1)...)
+	if _, err := s.Append(t.Context(), events(1)...); !errors.Is(err, client.ErrUnacknowledged) || c.Evidence() != nil {
+		t.Fatalf("Append = %v, evidence %v, want the event kept and nobody accused by what is not signed", err, c.Evidence())
+	}
+	f.with(func() { // it goes on as another log: two signed histories
+		for range 20 {
+			f.append([]byte("of somebody else"))
+		}
+		f.held = false
+	})
 	var e *client.Evidence
-	if !errors.As(err, &e) || e.Claim != client.ClaimHead || c.Evidence() == nil {
-		t.Fatalf("Append = %v, want evidence", err)
+	eventually(t, "the evidence", func() bool { e = c.Evidence(); return e != nil })
+	if e.Claim != client.ClaimFork {
+		t.Errorf("evidence %v", e)
 	}
 	if got := s.Unacknowledged(); got != 1 {
 		t.Errorf("%d are unacknowledged, want 1", got)
@@ -437,4 +453,177 @@ func (f *fakeLog) size(t *testing.T, msg []byte) uint64 {
 		t.Fatal(err)
 	}
 	return c.Size
+}
+
+// A log that acknowledges one thing and publishes another, whatever is sent again: who
+// waits is told, it is asked less and less often, and the client has the evidence.
+func TestOutboxTellsOfABrokenPromise(t *testing.T) {
+	f := newFake(t)
+	dir := filepath.Join(t.TempDir(), "outbox")
+	cfg := f.outboxConfig(dir)
+	cfg.BackoffMin, cfg.BackoffMax = 200*time.Millisecond, time.Minute
+	c := openOutbox(t, cfg)
+	_, s := open(t, c)
+	if err := c.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.with(func() {
+		f.held = true
+		first := map[string][]byte{}
+		f.part = func(int, *log.Part) {}
+		f.after = func(_ int, w http.ResponseWriter, _ int, answer []byte) bool {
+			if was := first[string(f.body)]; was != nil {
+				answer = was
+			}
+			first[string(f.body)] = answer
+			_, _ = w.Write(answer)
+			return true
+		}
+	})
+	placed, err := s.Append(t.Context(), events(3)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests := f.requests
+	f.with(func() {
+		f.rewrite(placed[1].Index, []byte("nothing happened"))
+		f.held = false
+	})
+	var e *client.Evidence
+	if err := c.Wait(t.Context()); !errors.As(err, &e) || e.Claim != client.ClaimEntry || c.Evidence() == nil || c.Evidence().Claim != client.ClaimEntry {
+		t.Errorf("Wait = %v and the evidence is %v, want the entry that was dropped", err, c.Evidence())
+	}
+	time.Sleep(time.Second)
+	f.with(func() {
+		if n := f.requests - requests; n == 0 || n > 5 {
+			t.Errorf("%d requests in about a second", n)
+		}
+	})
+	if evidence(t, dir)["entry"] == nil {
+		t.Error("nothing was saved")
+	}
+}
+
+// A log that acknowledges and does not publish, for lack of a quorum perhaps, is asked
+// ever less often whether it still has the events, and the outbox does not grow by that.
+func TestOutboxWithoutAQuorumKeepsItsSize(t *testing.T) {
+	f := newFake(t)
+	dir := filepath.Join(t.TempDir(), "outbox")
+	cfg := f.outboxConfig(dir)
+	policy, cosign := witnessed(t, f)
+	cfg.Policy, cfg.Outbox.Resubmit = policy, 10*time.Millisecond
+	c := openOutbox(t, cfg)
+	_, s := open(t, c)
+	for range 50 {
+		if _, err := s.Append(t.Context(), events(1)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func() (n int64) {
+		files, err := filepath.Glob(filepath.Join(dir, "*.outbox"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			info, err := os.Stat(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += info.Size()
+		}
+		return n
+	}
+	eventually(t, "the last write", func() bool { was := size(); time.Sleep(50 * time.Millisecond); return size() == was })
+	before, requests := size(), 0
+	f.with(func() { requests = f.requests })
+	time.Sleep(time.Second)
+	f.with(func() { requests = f.requests - requests })
+	if after := size(); after != before || requests == 0 || requests > 20 {
+		t.Errorf("%d bytes grew to %d, with %d requests", before, after, requests)
+	}
+	cosign()
+	if err := c.Wait(t.Context()); err != nil || c.Pending() != 0 || c.Evidence() != nil {
+		t.Errorf("Wait = %v with %d pending, evidence %v", err, c.Pending(), c.Evidence())
+	}
+}
+
+// Whoever is on the way can change what is not signed, or invent it. An honest log is
+// not accused by that, and when it stops all that was put is in the log.
+func TestOutboxAccusesNobodyForAProxy(t *testing.T) {
+	receipts := map[string]string{}
+	for name, lie := range map[string]func(f *fakeLog, w http.ResponseWriter, answer []byte){
+		"another decision": func(_ *fakeLog, w http.ResponseWriter, answer []byte) {
+			_, _ = w.Write([]byte(strings.Replace(string(answer), `"as_of":0`, `"as_of":1`, 1)))
+		},
+		"an older receipt": func(f *fakeLog, w http.ResponseWriter, answer []byte) {
+			var a map[string]any
+			if err := json.Unmarshal(answer, &a); err != nil {
+				panic(err)
+			}
+			if receipts[f.url] == "" {
+				receipts[f.url], _ = a["receipt"].(string)
+			}
+			a["receipt"] = receipts[f.url]
+			text, err := json.Marshal(a)
+			if err != nil {
+				panic(err)
+			}
+			_, _ = w.Write(text)
+		},
+		"a stream that is new": func(f *fakeLog, w http.ResponseWriter, _ []byte) {
+			head := log.NewStream(origin, "crm-2026/customers")
+			f.problem(w, 409, "fork", "another event has this place", &head)
+		},
+		"a stream that is before": func(f *fakeLog, w http.ResponseWriter, _ []byte) {
+			head := log.NewStream(origin, "crm-2026/customers")
+			for _, text := range f.entries {
+				if e, err := log.ParseEntry(text); err == nil && e.Event.Stream == head.Name && e.Event.Seq < 11 {
+					head.Seq, head.Hash = e.Event.Seq, e.Event.Hash()
+				}
+			}
+			f.problem(w, 409, "fork", "another event has this place", &head)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			dir := filepath.Join(t.TempDir(), "outbox")
+			cfg := f.outboxConfig(dir)
+			cfg.BatchEvents = 2
+			c := openOutbox(t, cfg)
+			m, s := open(t, c)
+			if _, err := s.Append(t.Context(), events(2)...); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.with(func() { f.held = true })
+			for range 5 {
+				if _, err := s.Append(t.Context(), events(2)...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			lies := 0
+			f.with(func() {
+				f.after = func(_ int, w http.ResponseWriter, _ int, answer []byte) bool {
+					lies++
+					lie(f, w, answer)
+					return true
+				}
+			})
+			if err := s.Put(t.Context(), events(6)...); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "a number of lies", func() (done bool) { f.with(func() { done = lies > 5 }); return done })
+			f.with(func() { f.after, f.held = nil, false })
+			if err := m.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "all of it", func() bool { return c.Wait(t.Context()) == nil })
+			if c.Evidence() != nil || len(evidence(t, dir)) != 0 {
+				t.Errorf("evidence %v, saved %v", c.Evidence(), evidence(t, dir))
+			}
+			f.checkOurs(t, s.Name(), int(s.End().Last))
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +125,7 @@ func (o *outbox) request(ctx context.Context, ch *chain) (b *batch, s *Stream, m
 			stuck = !o.ready(ch, ch.queue[n-1])
 		}
 		o.stick(ch, stuck)
-		if n > 0 && !stuck && o.client.roomFor(n) {
+		if n > 0 && !stuck && time.Until(ch.rest) <= 0 && o.roomFor(ch, n) {
 			b := &batch{epoch: ch.epoch, resent: ch.queue[0].event.Seq <= ch.acked}
 			for _, q := range ch.queue[:n] {
 				b.add(q.made, int(^uint(0)>>1))
@@ -152,10 +153,17 @@ func (o *outbox) stick(ch *chain, stuck bool) {
 	o.changed.Broadcast()
 }
 
-// pause waits for a change, or until the first queued event is old enough.
+// roomFor says whether the next n events can be pending. Those that were have their room.
+func (o *outbox) roomFor(ch *chain, n int) bool {
+	return ch.void[ch.queue[n-1].event.Seq] != nil || o.client.roomFor(n)
+}
+
+// pause waits for a change, until the first queued event is old enough, or the rest over.
 func (o *outbox) pause(ch *chain) {
-	if d := time.Until(ch.due); d > 0 {
-		defer time.AfterFunc(d, o.wakeAll).Stop()
+	for _, at := range []time.Time{ch.due, ch.rest} {
+		if d := time.Until(at); d > 0 {
+			defer time.AfterFunc(d, o.wakeAll).Stop()
+		}
 	}
 	o.changed.Wait()
 }
@@ -224,13 +232,7 @@ func (o *outbox) submit(ctx context.Context, ch *chain, s *Stream, b *batch) {
 		err := o.try(ctx, s, b)
 		var evidence *Evidence
 		switch {
-		case err == nil, ctx.Err() != nil:
-			return
-		case errors.Is(err, errStale):
-			o.mu.Lock()
-			losses := ch.losses
-			o.mu.Unlock()
-			_ = sleep(ctx, o.client.pause(losses, nil)) // a log that loses things again and again
+		case err == nil, ctx.Err() != nil, errors.Is(err, errStale):
 			return
 		case errors.As(err, &evidence):
 			o.fail(err)
@@ -295,29 +297,45 @@ func (o *outbox) acknowledged(b *batch, p pending, placed []Placed) error {
 		}
 	}
 	last := b.last()
-	p.stream, p.last, p.since = last.event.Stream, last.event.Seq, o.client.cfg.Now()
+	p.stream, p.last = last.event.Stream, last.event.Seq
+	lost, err := o.note(b, p, placed)
+	if lost != nil {
+		o.keep(lost)
+	}
+	return err
+}
+
+// note notes an acknowledgement. If the log gave another receipt before, it gives both.
+func (o *outbox) note(b *batch, p pending, placed []Placed) (lost *Evidence, err error) {
+	last := b.last()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	ch := o.chains[p.stream]
 	if ch.epoch != b.epoch {
-		return errStale
+		return nil, errStale
 	}
-	// Before it is pending: what settles it is written after it.
-	o.spool.enqueue(&write{records: []record{{
-		kind: recordAck, stream: p.stream, seq: p.last, hash: last.hash, first: p.first, by: p.by, leaves: p.leaves, bytes: p.receipt,
-	}}})
-	ch.ends = append(ch.ends, end{p.last, last.hash, p.end() - 1, p.receipt})
+	was := ch.void[p.last]
+	delete(ch.void, p.last)
+	if was == nil || !bytes.Equal(was.receipt, p.receipt) {
+		// Before it is pending: what settles it is written after it.
+		o.spool.enqueue(&write{records: []record{{
+			kind: recordAck, stream: p.stream, seq: p.last, hash: last.hash, first: p.first, by: p.by, leaves: p.leaves, bytes: p.receipt,
+		}}})
+		if was != nil {
+			lost = lostAndFound(was, &p)
+		}
+	}
+	ch.ends = append(ch.ends, end{p.last, last.hash, p.end() - 1, p.receipt, time.Now(), nil})
 	ch.acked = max(ch.acked, p.last)
 	for _, q := range ch.queue[:len(b.events)] {
 		o.window -= q.bytes
 	}
 	ch.queue = slices.Delete(ch.queue, 0, len(b.events))
 	ch.due = time.Now().Add(o.cfg.BatchAge)
-	o.acknowledgedAgain(ch, p)
 	o.client.pend(p)
 	ch.deliver(b.events[0].event.Seq, placed)
 	o.changed.Broadcast()
-	return nil
+	return lost, nil
 }
 
 // deliver gives placed events to those who wait for them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // settle looks at checkpoints while there are acknowledged events, checks their
@@ -63,26 +64,32 @@ func (o *outbox) settled(proven []*pending, checkpoint []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	counts := map[uint64]int{}
+	done := map[*chain]int{} // requests
 	for _, p := range proven {
 		ch := o.chains[p.stream]
-		if ch == nil || len(ch.ends) < 2 || ch.ends[1].seq != p.last {
+		if ch == nil || done[ch]+1 >= len(ch.ends) || ch.ends[done[ch]+1].seq != p.last {
 			continue // it was acknowledged again meanwhile
 		}
-		from := ch.ends[0].seq
+		from := ch.ends[done[ch]].seq
+		done[ch]++
 		for _, s := range ch.spans {
 			if to := min(s.last, p.last); to > from {
 				counts[s.segment] += int(to - from)
 				from = to
 			}
 		}
-		ch.ends = slices.Delete(ch.ends, 0, 1)
-		ch.cuts = slices.DeleteFunc(ch.cuts, func(c cut) bool { return c.seq <= p.last })
-		ch.spans = slices.DeleteFunc(ch.spans, func(s span) bool { return s.last <= p.last })
-		ch.losses = 0
+	}
+	for ch, n := range done {
+		last := ch.ends[n].seq
+		ch.ends = slices.Delete(ch.ends, 0, n)
+		i, _ := ch.cutFrom(last + 1)
+		ch.cuts = slices.Delete(ch.cuts, 0, i)
+		ch.spans = slices.DeleteFunc(ch.spans, func(s span) bool { return s.last <= last })
+		ch.losses, ch.probes = 0, 0
 	}
 	o.spool.enqueue(&write{records: []record{{kind: recordCheckpoint, bytes: checkpoint}}, settled: counts})
-	for _, p := range proven {
-		if ch := o.chains[p.stream]; ch != nil && ch.settled() {
+	for ch := range done {
+		if ch.settled() {
 			o.drop(ch.migration)
 		}
 	}
@@ -109,21 +116,22 @@ func (o *outbox) drop(migration string) {
 	}
 }
 
-// resubmit sends again what was acknowledged too long ago and is not published. A log
-// that has it gives the same receipt.
+// resubmit asks a log that acknowledged and does not publish whether it still has the
+// events: it sends the last request of a stream again. A log that has it gives the same
+// receipt, and has all before it; another says where the stream is.
 func (o *outbox) resubmit() {
-	late := o.client.late(o.client.cfg.Now().Add(-o.cfg.Resubmit))
+	const doublings = 10
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, p := range late {
-		ch := o.chains[p.stream]
-		if ch == nil {
+	for _, ch := range o.chains {
+		at, wait := ch.at(), o.cfg.Resubmit<<min(ch.probes, doublings)
+		if len(ch.ends) < 2 || at.seq < ch.probed || time.Since(at.when) < wait {
 			continue
 		}
-		if i := slices.IndexFunc(ch.ends, func(e end) bool { return e.seq == p.last }); i > 0 {
-			o.client.cfg.Logger.Warn("sent acknowledged events again: they are not published", "stream", p.stream, "seq", p.last)
-			ch.void = append(ch.void, o.rewind(ch, i-1)...)
-		}
+		o.client.cfg.Logger.Warn("sent acknowledged events again: they are not published", "stream", ch.name, "seq", at.seq, "waited", wait)
+		ch.probes++
+		ch.probed = at.seq
+		o.rewind(ch, len(ch.ends)-2)
 	}
 }
 
@@ -144,6 +152,10 @@ func (o *outbox) settleAll(ctx context.Context) error {
 			if ch.ends[0].seq >= last {
 				delete(want, ch)
 			}
+		}
+		if err := o.untold; err != nil {
+			o.untold = nil
+			return err
 		}
 		if len(want) == 0 {
 			return nil

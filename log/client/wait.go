@@ -27,10 +27,9 @@ type pending struct {
 	by      uint64 // Unix milliseconds: published until then, says the receipt
 	receipt []byte
 
-	// For an outbox: the request's last event, and when it was acknowledged.
+	// For an outbox: the request's last event.
 	stream string
 	last   uint64
-	since  time.Time
 }
 
 func (p *pending) end() uint64 { return p.first + uint64(len(p.leaves)) }
@@ -69,18 +68,6 @@ func (c *Client) forget(stream string, seq uint64) []*pending {
 	return c.remove(func(p *pending) bool { return p.stream == stream && p.last > seq })
 }
 
-// late gives the requests that were acknowledged before a time.
-func (c *Client) late(before time.Time) (late []*pending) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.pending {
-		if p.since.Before(before) {
-			late = append(late, p)
-		}
-	}
-	return late
-}
-
 // roomFor says whether n more events can be pending.
 func (c *Client) roomFor(n int) bool {
 	c.mu.Lock()
@@ -111,7 +98,8 @@ func (c *Client) Checkpoint() []byte {
 //
 // With an outbox it waits for all that is in it, acknowledged or not, and fails when
 // the log refuses or cannot be reached. Nothing is lost by that: it is tried again, as
-// long as there is a process that has the outbox.
+// long as there is a process that has the outbox. Evidence after which the client went
+// on makes one Wait fail, with an [*Evidence]: the next goes on waiting.
 func (c *Client) Wait(ctx context.Context) error {
 	if c.outbox != nil {
 		if err := c.outbox.settleAll(ctx); err != nil {
