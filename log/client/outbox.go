@@ -85,8 +85,8 @@ func (c OutboxConfig) validate() error {
 //
 //	put (durable in the spool) -> read -> cut (durable: where its request ends) -> sent -> acknowledged -> settled
 //
-// One goroutine reads the spool in its order, as after a restart, so memory holds
-// no more than a window of it. Each stream with something to send has a goroutine,
+// One goroutine reads the spool in its order, as after a restart, so memory holds no
+// more than a window of its events, about; of the others where they are, and receipts. Each stream with something to send has a goroutine,
 // which sends one request after the other. One goroutine looks at checkpoints.
 type outbox struct {
 	client  *Client
@@ -104,8 +104,6 @@ type outbox struct {
 	again    bool            // to read from the beginning
 	written  uint64          // grows with the spool
 	reserved int64           // bytes of events on their way into the spool
-	troubles int             // reports of chains
-	trouble  error           // the last of them
 	untold   error           // evidence after which it went on, until a Wait has failed with it
 	err      error           // nothing goes on: the disk, or evidence
 
@@ -134,6 +132,8 @@ type chain struct {
 	probed    uint64              // last seq of the request that was sent again to see if the log has it
 	void      map[uint64]*pending // receipts of requests that are sent again, by last seq, to compare
 	waiters   []*waiter
+	troubles  int   // reports of it, or of one that it waits for
+	trouble   error // the last of them
 }
 
 // A queued is an event that was read.

@@ -118,6 +118,7 @@ func (o *outbox) request(ctx context.Context, ch *chain) (b *batch, s *Stream, m
 			ch.sending = false
 			o.stick(ch, false)
 			o.active--
+			o.drop(ch)
 			return nil, nil, false
 		}
 		n, mark, stuck := o.next(ch)
@@ -276,10 +277,10 @@ func (o *outbox) try(ctx context.Context, s *Stream, b *batch) error {
 func (o *outbox) report(ch *chain, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.troubles++
-	o.trouble = err
 	for _, other := range o.chains {
 		if other == ch || other.stuck && other.migration == ch.migration {
+			other.troubles++
+			other.trouble = err
 			other.tell(err)
 		}
 	}

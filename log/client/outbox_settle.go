@@ -89,9 +89,7 @@ func (o *outbox) settled(proven []*pending, checkpoint []byte) {
 	}
 	o.spool.enqueue(&write{records: []record{{kind: recordCheckpoint, bytes: checkpoint}}, settled: counts})
 	for ch := range done {
-		if ch.settled() {
-			o.drop(ch.migration)
-		}
+		o.drop(ch)
 	}
 	o.changed.Broadcast()
 }
@@ -99,20 +97,10 @@ func (o *outbox) settled(proven []*pending, checkpoint []byte) {
 // settled says whether nothing of the chain is left to do.
 func (ch *chain) settled() bool { return ch.ends[0].seq == ch.last }
 
-// drop forgets the chains of a migration that is closed and settled.
-func (o *outbox) drop(migration string) {
-	if !o.spool.migrationClosed(migration) {
-		return
-	}
-	for _, ch := range o.chains {
-		if ch.migration == migration && !ch.settled() {
-			return
-		}
-	}
-	for name, ch := range o.chains {
-		if ch.migration == migration && !ch.sending {
-			delete(o.chains, name)
-		}
+// drop forgets a chain that has nothing left to do, now or later. The caller holds mu.
+func (o *outbox) drop(ch *chain) {
+	if ch.settled() && !ch.sending && o.spool.ended(ch.name) {
+		delete(o.chains, ch.name)
 	}
 }
 
@@ -139,18 +127,26 @@ func (o *outbox) resubmit() {
 func (o *outbox) settleAll(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	want := map[*chain]uint64{}
+	type mark struct {
+		last     uint64
+		troubles int
+	}
+	want := map[*chain]mark{}
 	for _, ch := range o.chains {
 		if !ch.settled() {
-			want[ch] = ch.last
+			want[ch] = mark{ch.last, ch.troubles}
 			ch.hurry = ch.last
 		}
 	}
 	o.changed.Broadcast()
-	for troubles := o.troubles; ; {
-		for ch, last := range want {
-			if ch.ends[0].seq >= last {
+	for {
+		var trouble error
+		for ch, mark := range want {
+			switch {
+			case ch.ends[0].seq >= mark.last:
 				delete(want, ch)
+			case ch.troubles != mark.troubles:
+				trouble = ch.trouble
 			}
 		}
 		if err := o.untold; err != nil {
@@ -160,8 +156,8 @@ func (o *outbox) settleAll(ctx context.Context) error {
 		if len(want) == 0 {
 			return nil
 		}
-		if o.troubles != troubles {
-			return o.trouble
+		if trouble != nil {
+			return trouble
 		}
 		if err := o.wait(ctx); err != nil {
 			return err

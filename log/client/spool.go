@@ -250,11 +250,12 @@ func (s *spool) migration(name string) (m ledgerMigration, streams []string, fou
 	return *s.ledger.Migrations[name], s.ledger.of(name), true
 }
 
-func (s *spool) migrationClosed(name string) bool {
+// ended says whether a stream that is written has ended, by itself or with its migration.
+func (s *spool) ended(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.ledger.Migrations[name]
-	return m != nil && m.Closed
+	stream := s.ledger.Streams[name]
+	return stream == nil || stream.Closed
 }
 
 // tell ends writes. A failed one is the last: what is on the disk is not known.

@@ -282,6 +282,9 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 			return seen{}, err
 		}
 		next = newer
+		if older.Head == newer.Head && c.accepts(last) {
+			next = last // a cache may have one with fewer cosignatures
+		}
 	}
 	if c.older.note != nil {
 		if err := c.consistent(ctx, c.older, next); err != nil {
