@@ -269,7 +269,9 @@ func (h *host) serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group)
 	for _, route := range h.adminTable(reg) {
 		mux.Handle(route.method+" "+route.path, route.handler)
 	}
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
+	// No page in the operator's browser may ask for anything here.
+	guarded := http.NewCrossOriginProtection().Handler(mux)
+	srv := &http.Server{Handler: guarded, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	g.Go(func() error {
 		if err := srv.Serve(netutil.LimitListener(l, adminConnections)); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve metrics: %w", err)

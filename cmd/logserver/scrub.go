@@ -42,7 +42,8 @@ type finding struct {
 	healed bool
 }
 
-// A scrub reads all that a log has on disk and hashes it again: records with
+// A scrub reads all that a log has, as the system gives it (what is in its page cache is not asked of the disk again),
+// and hashes it: records with
 // their chain of CRCs, payloads with their keys and commitments, entries
 // against tiles and bundles, these against each other and the signed root,
 // published checkpoints, anchor, keys. fsck and the scrubber are made of it.
@@ -53,7 +54,7 @@ type scrub struct {
 	pace  func(bytes int) error                  // may wait
 	found func(finding)                          // told of each
 	entry func(journal.Checked, log.Entry) error // more to be done with each entry; nil for nothing
-	gone  func(index uint64) error               // says whether a payload may be gone; nil if nobody asks
+	gone  func(context.Context, uint64) error    // says whether a payload may be gone; nil if nobody asks
 	tree  *tiles.Check
 	at    part
 	held  error // for what the part must be checked again
@@ -71,7 +72,7 @@ func (l *ledger) scrub(ctx context.Context) (all []finding, err error) {
 // newScrub makes a scrub that heals.
 func (l *ledger) newScrub(found func(finding)) *scrub {
 	s := &scrub{l: l, heal: true, pace: func(int) error { return nil }, found: found}
-	s.gone = func(i uint64) error { return s.orderedGone(context.Background(), i) }
+	s.gone = s.orderedGone
 	return s
 }
 
@@ -80,7 +81,7 @@ func (l *ledger) newScrub(found func(finding)) *scrub {
 func (s *scrub) check(ctx context.Context, at part) (next part, done bool, err error) {
 	if s.tree == nil {
 		s.tree = s.l.tree.NewCheck(tiles.CheckConfig{
-			Heal: s.heal, Pace: func(n int) error { return s.pace(n) },
+			Heal: s.heal, Keep: s.l.keepDamaged, Pace: func(n int) error { return s.pace(n) },
 			Found: func(p tiles.Problem) { s.report(p.Err, !p.Derived, p.Healed) },
 		})
 	}
@@ -131,7 +132,7 @@ func (s *scrub) report(err error, truth, healed bool) {
 // segment checks a segment of the journal and what its entries lead to.
 func (s *scrub) segment(ctx context.Context, number uint64) error {
 	err := s.l.journal.CheckSegment(ctx, number, journal.CheckConfig{
-		Heal: s.heal, Pace: s.pace,
+		Heal: s.heal, Keep: s.l.keepDamaged, Pace: s.pace,
 		Each: func(r journal.Checked) error { return s.record(ctx, r) },
 		Found: func(damage error, healed bool) {
 			s.report(damage, !errors.Is(damage, journal.ErrTable) && !errors.Is(damage, journal.ErrPadding), healed)
@@ -153,7 +154,7 @@ func (s *scrub) record(ctx context.Context, r journal.Checked) error {
 		s.report(fmt.Errorf("entry %d: %w", r.Index, err), true, false)
 		return nil
 	}
-	if err := s.payload(r, e); err != nil {
+	if err := s.payload(ctx, r, e); err != nil {
 		s.report(fmt.Errorf("entry %d: %w", r.Index, err), true, false)
 	}
 	if s.entry == nil {
@@ -163,14 +164,14 @@ func (s *scrub) record(ctx context.Context, r journal.Checked) error {
 }
 
 // payload holds the payload of a record to what its entry commits to.
-func (s *scrub) payload(r journal.Checked, e log.Entry) error {
+func (s *scrub) payload(ctx context.Context, r journal.Checked, e log.Entry) error {
 	switch {
 	case e.Event.Payload == nil && r.State == journal.PayloadNone:
 		return nil
 	case e.Event.Payload == nil:
 		return errors.New("there is a payload, and the entry commits to none")
 	case r.State == journal.PayloadErased && s.gone != nil:
-		return s.gone(r.Index)
+		return s.gone(ctx, r.Index)
 	case r.State == journal.PayloadErased, r.State == journal.PayloadNoKey && log.Erasable(e.Event.Kind):
 		return nil // gone; or the log was restored without its keys
 	case r.Payload != nil:

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -50,4 +53,47 @@ func TestAScrubThatCannotOpenFilesForAMomentFindsNoDamage(t *testing.T) {
 		}
 	}
 	must(t, l.close())
+}
+
+// A start that is cut short while it looks again at what was damaged forgets none of it.
+func TestAStartThatIsCutShortForgetsNoDamage(t *testing.T) {
+	r, _, segment := aged(t)
+	l := r.open()
+	r.damage(segmentFile(segment), 40000)
+	r.damage("data/journal/journal", 30)
+	if err := l.scrubs.cycle(t.Context()); err != nil || len(l.scrubs.state.Damaged) != 2 {
+		t.Fatalf("damaged are %v, %v, want two parts", l.scrubs.state.Damaged, err)
+	}
+	l.scrubs.state.Damaged = append(l.scrubs.state.Damaged, part{partCheckpoints, 0}) // and is good now
+	l.scrubs.save()
+	again := newScrubber(l)
+	ctx, cut := context.WithCancel(t.Context())
+	cut()
+	if err := again.recheck(ctx); err == nil {
+		t.Fatal("it was not cut short")
+	}
+	if kept := newScrubber(l).state.Damaged; len(kept) != 3 {
+		t.Errorf("it forgot all but %v", kept)
+	}
+	again = newScrubber(l)
+	must(t, again.recheck(t.Context()))
+	if kept := newScrubber(l).state.Damaged; len(kept) != 2 {
+		t.Errorf("damaged are %v, want those two that still are", kept)
+	}
+	must(t, l.close())
+}
+
+// A page in the operator's browser cannot make the server scrub.
+func TestNoPageInABrowserBeginsAScrub(t *testing.T) {
+	r := newLog(t, nil)
+	file := filepath.Join(r.dir, "admin.addr")
+	await(t, "the admin listener", func() bool { _, err := os.Stat(file); return err == nil })
+	r.url = "http://" + strings.TrimSpace(string(read(t, file)))
+	req := must2(http.NewRequestWithContext(t.Context(), "POST", r.url+"/scrub", nil))
+	req.Header.Set("Origin", "http://evil.example")
+	resp := must2(http.DefaultClient.Do(req))
+	must(t, resp.Body.Close())
+	if resp.StatusCode != 403 {
+		t.Errorf("a page's request gets %d", resp.StatusCode)
+	}
 }

@@ -67,6 +67,7 @@ func TestOneScrubFindsDamageInEachKindOfFileAndHealsWhatIsDerived(t *testing.T) 
 	if len(large) != 1 || len(stored) != 1 {
 		t.Fatalf("%d large payloads and %d files of checkpoints, want 1", len(large), len(stored))
 	}
+	healed := 0
 	for _, c := range []struct {
 		file  string
 		off   int64
@@ -102,7 +103,12 @@ func TestOneScrubFindsDamageInEachKindOfFileAndHealsWhatIsDerived(t *testing.T) 
 				t.Errorf("%s, byte %d: truth %v, healed %v, want %v, %v: %v", c.file, c.off, f.truth, f.healed, c.truth, c.heals, f.err)
 			}
 		}
-		if !c.heals {
+		if kept := must2(filepath.Glob(filepath.Join(r.dir, "data/damaged/*"))); c.heals {
+			healed++
+			if len(kept) != healed {
+				t.Errorf("%s: healed, and of %d healed files %d are kept", c.file, healed, len(kept))
+			}
+		} else {
 			r.damage(c.file, c.off)
 		}
 		if found, err := l.scrub(t.Context()); len(found) > 0 || err != nil {

@@ -17,8 +17,8 @@ import (
 
 // ScrubConfig says how a log is read again and again to find damage while there are good copies of what is damaged.
 type ScrubConfig struct {
-	// BytesPerSecond bounds how fast it is read; a scrub also rests three times as long as it works. 0 scrubs only when
-	// asked to.
+	// BytesPerSecond bounds how fast one log is read; a scrub also rests three times as long as it works. 0 scrubs only
+	// when asked to. What was found damaged before a start is read again without a bound.
 	BytesPerSecond int64 `yaml:"bytes_per_second"`
 	// Every is the time from the beginning of a cycle to that of the next, if it has ended by then.
 	Every time.Duration `yaml:"every"`
@@ -72,19 +72,27 @@ func newScrubber(l *ledger) *scrubber {
 	return s
 }
 
-// recheck looks again at what was found damaged, before the log takes entries: what is still damaged latches it again.
+// recheck looks again at what was found damaged, before the log takes entries and as fast as it goes: what is still
+// damaged latches it again. What was found is forgotten only when all of it was looked at.
 func (s *scrubber) recheck(ctx context.Context) error {
 	damaged := s.state.Damaged
 	if len(damaged) == 0 {
 		return nil
 	}
-	s.state.Damaged = nil
+	var still []part
 	c := s.scrub(func(int) error { return nil })
+	c.found = func(f finding) {
+		if f.truth && !slices.Contains(still, f.part) {
+			still = append(still, f.part)
+		}
+		s.found(f)
+	}
 	for _, at := range damaged {
 		if _, _, err := c.check(ctx, at); err != nil {
 			return fmt.Errorf("look again at what a scrub found damaged: %w", err)
 		}
 	}
+	s.state.Damaged = still
 	s.save()
 	return nil
 }
@@ -225,9 +233,9 @@ type pacer struct {
 }
 
 const (
-	paceStep  = 64 << 10 // bytes between two looks at the clock
-	paceRests = 3        // for each time that it works
-	paceMost  = time.Second
+	paceStep  = 64 << 10    // bytes between two looks at the clock
+	paceRests = 3           // for each time that it works
+	paceMost  = time.Minute // whatever held the work up
 )
 
 // wait takes note of bytes, and waits when it is time to.

@@ -33,6 +33,8 @@ type Checked struct {
 type CheckConfig struct {
 	// Heal writes again what is derived and damaged: tables.
 	Heal bool
+	// Keep is told of a damaged file before it is written again, and may keep a copy. Its error keeps it from that.
+	Keep func(file string) error
 	// Pace is told how many bytes were read, and may wait. Its error ends the check.
 	Pace func(bytes int) error
 	// Each is shown the records in order, also those with a damaged payload. Its error ends the check.
@@ -42,6 +44,9 @@ type CheckConfig struct {
 }
 
 func (c CheckConfig) withDefaults() CheckConfig {
+	if c.Keep == nil {
+		c.Keep = func(string) error { return nil }
+	}
 	if c.Pace == nil {
 		c.Pace = func(int) error { return nil }
 	}
@@ -186,7 +191,9 @@ func (j *Journal) checkTable(s segment, derived table, c CheckConfig) error {
 		c.Found(damage, false)
 		return nil
 	}
-	err = disk.WriteFile(j.c.FS, name+".new", name, derived.encode(j.id, s))
+	if err = c.Keep(name); err == nil {
+		err = disk.WriteFile(j.c.FS, name+".new", name, derived.encode(j.id, s))
+	}
 	if err != nil {
 		damage = fmt.Errorf("%w; and it was not written again: %v", damage, err) // not wrapped: not why it is damaged
 	}

@@ -27,6 +27,8 @@ type Problem struct {
 type CheckConfig struct {
 	// Heal writes again what is derived and damaged, once it is proven under the signed head.
 	Heal bool
+	// Keep is told of a damaged file before it is written again, and may keep a copy. Its error keeps it from that.
+	Keep func(file string) error
 	// Pace is told how many bytes were read, and may wait. Its error ends the check.
 	Pace func(bytes int) error
 	// Found is told of each problem.
@@ -53,6 +55,9 @@ func (t *Tree) NewCheck(c CheckConfig) *Check {
 	if c.Pace == nil {
 		c.Pace = func(int) error { return nil }
 	}
+	if c.Keep == nil {
+		c.Keep = func(string) error { return nil }
+	}
 	if c.Found == nil {
 		c.Found = func(Problem) {}
 	}
@@ -65,7 +70,7 @@ func (c *Check) Add(ctx context.Context, index uint64, entry []byte) error {
 	if index != c.next {
 		c.bundle, c.leaves, c.next = c.bundle[:0], c.leaves[:0], index/log.TileWidth*log.TileWidth
 		if err := c.fill(ctx, index); err != nil {
-			// Damage there is known to whoever reads the entries.
+			// Damage there is known to whoever reads the entries; a pace that ended is told by the next one.
 			c.next = index + 1
 			return ctx.Err()
 		}
@@ -77,6 +82,9 @@ func (c *Check) Add(ctx context.Context, index uint64, entry []byte) error {
 func (c *Check) fill(ctx context.Context, index uint64) error {
 	for c.next < index {
 		entries, err := c.t.entries(c.next, index)
+		if err == nil {
+			err = c.paceAll(entries)
+		}
 		if err != nil {
 			return err
 		}
@@ -164,7 +172,11 @@ func (t *Tree) compare(id log.TileID, want []byte) error {
 func (c *Check) heal(ctx context.Context, id log.TileID, want []byte, found error) error {
 	p := Problem{Err: found, Derived: true}
 	if c.c.Heal && ctx.Err() == nil && c.t.Err() == nil {
-		if err := c.t.restore(id.Path(), want); err != nil {
+		err := c.c.Keep(filepath.Join(c.t.c.Dir, filepath.FromSlash(id.Path())))
+		if err == nil {
+			err = c.t.restore(id.Path(), want)
+		}
+		if err != nil {
 			// Not wrapped: that there is no room, say, is not why the file was found to be damaged.
 			p.Err = fmt.Errorf("%w; and it was not written again: %v", p.Err, err)
 		} else {
@@ -226,53 +238,6 @@ func (c *Check) parent(ctx context.Context, id log.TileID) error {
 		return c.report(ctx, Problem{Err: fmt.Errorf("%w; and it was not derived again: %w", found, err), Derived: true})
 	}
 	return c.heal(ctx, id, data, found)
-}
-
-// derive computes a full tile of level 1 or more from what is below it, and proves it: from entries, or from tiles, for
-// a tile of level 2 stands over 16 million entries.
-func (c *Check) derive(ctx context.Context, id log.TileID) ([]byte, error) {
-	want, err := c.above(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	hashes := make([]log.Hash, log.TileWidth)
-	for i := range hashes {
-		child := log.TileID{Level: id.Level - 1, Index: id.Index*log.TileWidth + uint64(i), Width: log.TileWidth}
-		if hashes[i], err = c.rootBelow(child); err != nil {
-			return nil, err
-		}
-	}
-	if fold(hashes) != want {
-		return nil, fmt.Errorf("derive %s: %w: what is below does not give it", id.Path(), ErrDamaged)
-	}
-	data := marshalTile(hashes)
-	if c.t.compare(id, data) != nil {
-		return data, c.heal(ctx, id, data, fmt.Errorf("%s: %w", id.Path(), ErrDamaged))
-	}
-	return data, nil
-}
-
-// rootBelow computes the root of a full tile from its entries, if it is of level 0, else from its file.
-func (c *Check) rootBelow(id log.TileID) (log.Hash, error) {
-	if id.Level > 0 {
-		data, err := c.t.readFull(id)
-		if err != nil {
-			return log.Hash{}, err
-		}
-		return rootOf(id, data)
-	}
-	leaves := make([]log.Hash, 0, log.TileWidth)
-	first := id.Index * log.TileWidth
-	for len(leaves) < log.TileWidth {
-		entries, err := c.t.entries(first+uint64(len(leaves)), first+log.TileWidth)
-		if err != nil {
-			return log.Hash{}, err
-		}
-		for _, entry := range entries {
-			leaves = append(leaves, tlog.RecordHash(entry))
-		}
-	}
-	return fold(leaves), nil
 }
 
 // report tells of a problem, unless all that went wrong is that the check is to end.
