@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // A checkpoint in the configuration is usually an old one: it does not make the outbox
@@ -263,5 +265,38 @@ func TestOutboxAccusesNobodyForAProxy(t *testing.T) {
 			}
 			f.checkOurs(t, s.Name(), int(s.End().Last))
 		})
+	}
+}
+
+// A checkpoint that the policy accepted counts, also if the tiles were not to be had with
+// it, and a cache with fewer cosignatures answers since.
+func TestOutboxKeepsTheAcceptedCheckpoint(t *testing.T) {
+	f := newFake(t)
+	policy, cosign := witnessed(t, f)
+	cfg := f.outboxConfig(filepath.Join(t.TempDir(), "outbox"))
+	cfg.Policy = policy
+	cosign()
+	f.with(func() {
+		f.held = true
+		f.tile = func(_ tlog.Tile, data []byte) []byte { data[5] ^= 1; return data }
+	})
+	c := openOutbox(t, cfg)
+	_, s := open(t, c)
+	if _, err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.with(func() { f.held = false })
+	eventually(t, "a checkpoint of all", func() bool { return c.Checkpoint() != nil && f.size(t, c.Checkpoint()) == 4 })
+	polls := 0
+	f.with(func() {
+		f.cosign = nil
+		f.checkpoint = func(*log.Checkpoint) note.Signer { polls++; return nil }
+	})
+	eventually(t, "other answers", func() (done bool) { f.with(func() { done = polls > 3 }); return done })
+	f.with(func() { f.tile = nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Wait(ctx); err != nil {
+		t.Errorf("Wait = %v", err)
 	}
 }

@@ -398,3 +398,41 @@ func TestOutboxStreamOfTwoWorkers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who waits is not told of the trouble of streams that came later, and an outbox has
+// nothing to do for streams that have ended, also of a migration that is not its own.
+func TestOutboxWaitsForWhatWasPut(t *testing.T) {
+	f := newFake(t)
+	c := openOutbox(t, f.outboxConfig(t.TempDir()))
+	_, s := open(t, c)
+	f.with(func() { f.held = true })
+	if _, err := s.Append(t.Context(), events(1)...); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- c.Wait(t.Context()) }()
+	time.Sleep(50 * time.Millisecond)
+	f.with(func() {
+		f.before = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			f.problem(w, 403, "forbidden", "not this one", nil)
+			return true
+		}
+	})
+	joined := c.JoinMigration("crm-2026")
+	later, err := joined.OpenStream(t.Context(), "later")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := later.Append(t.Context(), events(1)...); !errors.Is(err, client.ErrUnacknowledged) {
+		t.Fatalf("Append = %v", err)
+	}
+	f.with(func() { f.before, f.held = nil, false })
+	if err := <-done; err != nil {
+		t.Errorf("Wait = %v, of a stream that came later", err)
+	}
+	eventually(t, "the rest", func() bool { return c.Wait(t.Context()) == nil })
+	if err := errors.Join(later.Close(t.Context()), s.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of two streams", func() bool { return c.Wait(t.Context()) == nil && c.Chains() == 1 })
+}
