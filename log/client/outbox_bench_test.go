@@ -57,3 +57,38 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSettle opens an outbox with 20,000 acknowledged requests of one event, and settles them.
+func BenchmarkSettle(b *testing.B) {
+	const n = 20_000
+	for b.Loop() {
+		b.StopTimer()
+		f := newFake(nil)
+		f.held = true
+		cfg := f.config()
+		cfg.URL, cfg.HTTP, cfg.AllowPlainHTTP = "http://log.example.com", &http.Client{Transport: direct{f}}, true
+		cfg.Outbox = &client.OutboxConfig{Dir: filepath.Join(b.TempDir(), "outbox")}
+		cfg.BatchEvents = 1
+		c := openOutbox(b, cfg)
+		m, err := c.OpenMigration(b.Context(), "crm-2026", client.MigrationConfig{Streams: []string{"a"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := m.OpenStream(b.Context(), "a")
+		for left := n; err == nil && left > 0; left -= 500 {
+			err = s.Put(b.Context(), events(500)...)
+		}
+		if err == nil {
+			_, err = s.Flush(b.Context())
+		}
+		if err = errors.Join(err, c.Close()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		c = openOutbox(b, cfg)
+		f.with(func() { f.held = false })
+		if err := errors.Join(c.Wait(b.Context()), c.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
