@@ -38,7 +38,7 @@ type service struct {
 // TestOutboxChild is the process that TestOutboxKilled kills.
 func TestOutboxChild(t *testing.T) {
 	if *childConfig == "" {
-		t.Skip("run by TestOutboxKilled")
+		return // nothing to show by itself: TestOutboxKilled runs it, and looks at what it did
 	}
 	text, err := os.ReadFile(*childConfig)
 	if err != nil {
