@@ -164,7 +164,7 @@ func TestADiskFullOfBytesOnExt4(t *testing.T) {
 	diskFull(t, 2, fillUp, "ext4", "640M", "-m", "0")
 }
 
-func TestADiskFullOfInodesOnExt4(t *testing.T) {
+func TestADiskFullOfInodesOnExt4Nightly(t *testing.T) {
 	diskFull(t, 2, takeInodes, "ext4", "640M", "-m", "0", "-N", "1000")
 }
 
