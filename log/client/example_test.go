@@ -11,7 +11,6 @@ import (
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
-	"golang.org/x/mod/sumdb/note"
 )
 
 // Move a table and log every step.
@@ -153,7 +152,12 @@ func ExampleStream_Append() {
 	f.with(func() { f.before = nil })
 	load() // and what was in doubt
 	f.with(func() {
-		f.receipt = func(r *log.Receipt) note.Signer { r.Leaves[0] ^= 1; return nil }
+		f.before = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			head := *f.streams["crm-2026/customers"]
+			head.Hash[0] ^= 1 // of an event that the stream's owner did not make
+			f.problem(w, http.StatusConflict, "fork", "says the example", &head)
+			return true
+		}
 	})
 	load()
 	// Output:
@@ -161,5 +165,5 @@ func ExampleStream_Append() {
 	// 0 acknowledged; refused: forbidden
 	// 0 acknowledged; in doubt: 1
 	// 2 acknowledged; done
-	// 0 acknowledged; caught: receipt
+	// 0 acknowledged; caught: head
 }

@@ -45,7 +45,8 @@ type fakeLog struct {
 	retries    map[string][2]uint64 // request body -> first index, count
 	held       bool                 // publish nothing new
 	published  uint64
-	requests   int // of events
+	requests   int    // of events
+	body       []byte // of the last of them
 
 	// hooks, all may be nil; called with mu held
 	before     func(n int, w http.ResponseWriter, r *http.Request) bool // of a POST, the nth; true: it has answered
@@ -53,6 +54,7 @@ type fakeLog struct {
 	part       func(i int, p *log.Part)
 	receipt    func(r *log.Receipt) note.Signer // may return another signer
 	checkpoint func(c *log.Checkpoint) note.Signer
+	cosign     func(text string) string // a signature line
 	tile       func(t tlog.Tile, data []byte) []byte
 	withheld   bool // entries are not given out
 }
@@ -185,6 +187,9 @@ func (f *fakeLog) serveCheckpoint(w http.ResponseWriter) {
 	if err != nil {
 		panic(err)
 	}
+	if f.cosign != nil {
+		msg = append(msg, f.cosign(c.String())...)
+	}
 	_, _ = w.Write(msg)
 }
 
@@ -230,6 +235,7 @@ func (f *fakeLog) submit(w http.ResponseWriter, r *http.Request) {
 		f.problem(w, http.StatusBadRequest, "malformed", err.Error(), nil)
 		return
 	}
+	f.body = body.Bytes()
 	if f.before != nil && f.before(n, w, r) {
 		return
 	}

@@ -77,6 +77,7 @@ type Index struct {
 	origin string
 	logger *slog.Logger
 	fs     vfs.FS
+	pause  time.Duration
 	db     *pebble.DB
 	lock   *pebble.Lock
 
@@ -84,6 +85,7 @@ type Index struct {
 	opened  atomic.Bool   // storage that fails from now on stops the index
 	full    atomic.Bool   // the disk is full: work in the background waits for room
 	stalled atomic.Bool   // the newest flush failed
+	halted  atomic.Bool   // the manifest failed: nothing more may be written
 	shut    sync.Once     // of db
 	shutErr error
 
@@ -114,7 +116,10 @@ func Open(c Config) (*Index, error) {
 		dir: c.Dir, origin: c.Origin, logger: c.Logger,
 		moved: make(chan struct{}), closing: make(chan struct{}), failing: make(chan struct{}, 1),
 	}
-	x.fs = vfs.OnDiskFull(c.fs, func() { x.waitForRoom(c.fs) })
+	if x.pause = c.pause; x.pause == 0 {
+		x.pause = retryPause
+	}
+	x.fs = gate{vfs.OnDiskFull(c.fs, func() { x.waitForRoom(c.fs) }), x}
 	x.fold.reset()
 	if err := x.open(c); err != nil {
 		return nil, fmt.Errorf("open index %s: %w", c.Dir, err)
@@ -280,6 +285,13 @@ func (x *Index) writeOut() {
 	case <-time.After(writeOutMax):
 		x.logger.Warn("index was not written out in time", "elapsed", writeOutMax)
 	}
+}
+
+// whyStopped gives the reason why the index is stopped, nil if it is not.
+func (x *Index) whyStopped() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.stopped
 }
 
 // enter keeps the index open until leave, unless it is stopped.

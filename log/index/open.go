@@ -23,7 +23,8 @@ type Config struct {
 	CacheBytes int64        // cache of blocks read; 0 is 32 MiB
 	Logger     *slog.Logger // for what happens in the background
 
-	fs vfs.FS // nil is the operating system's; tests crash it and fill it up
+	fs    vfs.FS        // nil is the operating system's; tests crash it and fill it up
+	pause time.Duration // before trying again what has failed; 0 is retryPause
 }
 
 const (
@@ -70,7 +71,7 @@ func (x *Index) open(c Config) error {
 	}
 	x.lock = lock
 	err = x.openKept(c)
-	if err != nil && !fromSystem(err) {
+	if err != nil && !fromSystem(err) && !errors.Is(err, ErrFailed) {
 		x.logger.Warn("removed index: it will be rebuilt", "dir", c.Dir, "err", err)
 		if err = x.removeFiles(); err == nil {
 			err = x.openDB(c)
@@ -105,15 +106,39 @@ func (x *Index) openDB(c Config) (err error) {
 			err = fmt.Errorf("%w: %v", ErrBroken, p)
 		}
 	}()
+	if err := x.removeLogs(); err != nil {
+		return err
+	}
 	db, err := pebble.Open(c.Dir, x.options(c))
 	if err != nil {
-		return err
+		return errors.Join(err, x.whyStopped())
 	}
 	x.db = db
 	if err := x.readCursor(); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	x.opened.Store(true)
+	if err := x.whyStopped(); err != nil {
+		return errors.Join(err, x.closeDB(false))
+	}
+	return nil
+}
+
+// removeLogs removes Pebble's write-ahead logs. Nothing was ever written to them, but where there is one Pebble flushes
+// an empty table while it opens, and waits for that, for ever if the disk does not take its manifest.
+func (x *Index) removeLogs() error {
+	names, err := x.fs.List(x.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".log") || !isIndexFile(name) {
+			continue
+		}
+		if err := x.fs.Remove(x.fs.PathJoin(x.dir, name)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -208,7 +233,7 @@ func (x *Index) waitForRoom(fs vfs.FS) {
 	x.logger.Error("index waits for room on the disk", "dir", x.dir)
 	for {
 		select {
-		case <-time.After(retryPause):
+		case <-time.After(x.pause):
 		case <-x.closing:
 			return
 		}
@@ -218,17 +243,15 @@ func (x *Index) waitForRoom(fs vfs.FS) {
 	}
 }
 
-// fail stops the index when Pebble cannot write its manifest. Nothing of it may
+// fail stops the index when the disk does not take its manifest. Nothing of it may
 // be tried again, so the files are closed as soon as nobody reads them: what is
-// there is what a crash would have left, and opens.
+// there is what a crash would have left, and opens or is rebuilt.
 func (x *Index) fail(err error) {
-	if !x.opened.Load() {
-		// Open returns it where it meets it itself; but where a flush meets it, Open
-		// would wait for that for ever.
-		panic(err)
-	}
+	x.halted.Store(true)
 	_ = x.stop(fmt.Errorf("%w: %w", ErrFailed, err))
-	go func() { _ = x.closeDB(false) }() // Close waits for it and has its error
+	if x.opened.Load() {
+		go func() { _ = x.closeDB(false) }() // Close waits for it and has its error
+	}
 }
 
 // backgroundFailed hears of failed flushes and compactions. Pebble tries again
@@ -244,7 +267,7 @@ func (x *Index) backgroundFailed(err error) {
 	}
 	x.mu.Unlock()
 	select {
-	case <-time.After(retryPause):
+	case <-time.After(x.pause):
 	case <-x.closing:
 		select {
 		case x.failing <- struct{}{}:

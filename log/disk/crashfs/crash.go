@@ -1,6 +1,7 @@
 package crashfs
 
 import (
+	"bytes"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
@@ -15,7 +16,9 @@ func (f *FS) After(seed uint64) *FS {
 	mode := a.rng.IntN(4)
 	names := maps.Clone(f.durable)
 	f.keepNames(a.rng, mode, names)
-	for name, n := range names {
+	// In order: what survives hangs on the order in which chance is asked.
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		n := names[name]
 		if !reachable(names, name) {
 			continue
 		}
@@ -56,7 +59,7 @@ func (f *FS) Restart(seed uint64) *FS {
 		a.durable[name] = clone(n)
 	}
 	for _, c := range f.pending {
-		a.pending = append(a.pending, &change{c.from, c.to, clone(c.node)})
+		a.pending = append(a.pending, &naming{c.from, c.to, clone(c.node)})
 	}
 	return a
 }
@@ -96,7 +99,7 @@ func (f *FS) keepNames(rng *rand.Rand, mode int, names map[string]*node) {
 	}
 }
 
-func (c *change) dirs() []string {
+func (c *naming) dirs() []string {
 	switch {
 	case c.from == "":
 		return []string{filepath.Dir(c.to)}
@@ -106,7 +109,7 @@ func (c *change) dirs() []string {
 	return []string{filepath.Dir(c.from), filepath.Dir(c.to)}
 }
 
-func (c *change) apply(names map[string]*node) {
+func (c *naming) apply(names map[string]*node) {
 	if c.from != "" && names[c.from] == c.node {
 		delete(names, c.from)
 	}
@@ -140,7 +143,7 @@ func (w write) tear(rng *rand.Rand, mode int, b []byte) []byte {
 		part := write{off, data[:n]}
 		switch roll := rng.IntN(8); {
 		case mode == loseAll || roll < 3:
-		case roll == 3:
+		case roll == 3 && part.replaces(b):
 			noise := make([]byte, n)
 			for i := range noise {
 				noise[i] = byte(rng.Uint32())
@@ -152,6 +155,17 @@ func (w write) tear(rng *rand.Rand, mode int, b []byte) []byte {
 		off, data = off+n, data[n:]
 	}
 	return b
+}
+
+// replaces tells whether a write within one sector writes all that the sector has, and something else. A system writes
+// whole pages: what is beside a change, or is written again as it was, has to survive anyway.
+func (w write) replaces(b []byte) bool {
+	first := w.off &^ (sectorBytes - 1)
+	end := min(first+sectorBytes, int64(len(b)))
+	if first >= end {
+		return true
+	}
+	return w.off == first && w.off+int64(len(w.data)) >= end && !bytes.Equal(b[first:end], w.data[:end-first])
 }
 
 func (w write) apply(b []byte) []byte {
