@@ -246,24 +246,15 @@ const crashShare = 2
 // recovery from the first: the index opens, holds what some earlier entries give, to the byte, and follows on.
 func TestCrashes(t *testing.T) { explore(t, crashfs.Points(10_000, crashShare)) }
 
-// TestCrashesNightly is TestCrashes at length.
-func TestCrashesNightly(t *testing.T) { explore(t, crashfs.Points(20_000_000, crashShare)) }
+// TestCrashesNightly is TestCrashes at length, as far as memory goes: each manifest that fails leaves a Pebble behind
+// that is never closed.
+func TestCrashesNightly(t *testing.T) { explore(t, crashfs.Points(1_000_000, crashShare)) }
 
 func explore(t *testing.T, points int) {
-	needsNoInvariants(t)
 	r := newReference(t, randomOrder(77, 100))
 	crashfs.Explore(t, "index", points, func(seed uint64, c *crashfs.Count) {
 		e := &explorer{seeds: 2}
 		e.explore(r, seed, 10)
 		*c = e.Count
 	})
-}
-
-// needsNoInvariants skips a test where Pebble was built to check its invariants, as the race detector has it do: after a
-// manifest that failed it finds its own state halfway to a version that never was, and ends the process.
-func needsNoInvariants(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("make race takes short tests, and there a failed manifest ends the process")
-	}
 }

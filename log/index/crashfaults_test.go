@@ -56,7 +56,6 @@ func (e *explorer) recovered(f *crashfs.FS, r *reference, x crashfs.Trouble) err
 // TestFaults makes each call of a life fail, in each way, once or from then on, with an index there already or not, and
 // then loses power or kills the process.
 func TestFaults(t *testing.T) {
-	needsNoInvariants(t)
 	crashfs.Hurry(t)
 	r, tried := newReference(t, randomOrder(78, 100)), 0
 	for _, kept := range []bool{false, true} {
@@ -89,7 +88,6 @@ func TestFaults(t *testing.T) {
 
 // TestPlantedBugs shows that TestCrashes finds what it is there to find.
 func TestPlantedBugs(t *testing.T) {
-	needsNoInvariants(t)
 	crashfs.Hurry(t)
 	r := newReference(t, randomOrder(77, 100))
 	for name, l := range map[string]crashfs.Liar{"no sync": {NoSync: true}, "no sync of folders": {NoSyncDir: true}} {
@@ -106,7 +104,6 @@ func TestPlantedBugs(t *testing.T) {
 
 // TestPairsOfFaultsNightly makes two calls of a life fail, and one of the recovery from it.
 func TestPairsOfFaultsNightly(t *testing.T) {
-	needsNoInvariants(t)
 	crashfs.Hurry(t)
 	r, e := newReference(t, randomOrder(78, 100)), &explorer{}
 	rng := rand.New(rand.NewPCG(1, 1))

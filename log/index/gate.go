@@ -2,24 +2,46 @@ package index
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A gate is the file system that Pebble sees. Once the disk has refused the manifest it lets nothing more through: Pebble
-// would flush the same table again, and a manifest that lists it twice ends the process of the next who opens it. And
-// where a directory cannot be synced it stops the index, where Pebble would panic in the background.
+// A gate is the file system that Pebble sees. Once the disk has refused the manifest, the list of tables, Pebble's own
+// state is halfway to a version that never was. What it does then ends the process, at once or later: it puts back
+// counters of tables that are not there, or flushes a table again, so that the manifest lists it twice and the next who
+// opens it panics. So its work in the background never hears of that error: it stops where it is, with the lock of the
+// manifest, and whoever else writes stops too. Reading needs neither. The next process opens what a crash would have left.
 type gate struct {
 	vfs.FS
 	x *Index
 }
 
-// shut returns an error if nothing may be written any more.
+// shut stops whoever would write after the disk has refused the manifest. Open, which ends with that error, gets one.
 func (g gate) shut() error {
-	if g.x.halted.Load() {
-		return fmt.Errorf("%w: nothing more is written", ErrFailed)
+	if !g.x.halted() {
+		return nil
 	}
-	return nil
+	g.x.freeze()
+	return fmt.Errorf("%w: nothing more is written", ErrFailed)
+}
+
+// refuse halts the index if a file that has failed is part of the manifest.
+func (g gate) refuse(name string, err error) error {
+	base := g.FS.PathBase(name)
+	if err == nil || !strings.HasPrefix(base, "MANIFEST-") && !strings.HasPrefix(base, "marker.") {
+		return err
+	}
+	g.x.fail(err)
+	g.x.freeze()
+	return err
+}
+
+// freeze does not return in the background.
+func (x *Index) freeze() {
+	if x.running.Load() {
+		select {}
+	}
 }
 
 func (g gate) Unwrap() vfs.FS { return g.FS }
@@ -30,9 +52,9 @@ func (g gate) Create(name string, category vfs.DiskWriteCategory) (vfs.File, err
 	}
 	f, err := g.FS.Create(name, category)
 	if err != nil {
-		return nil, err
+		return nil, g.refuse(name, err)
 	}
-	return gateFile{f, g}, nil
+	return gateFile{f, g, name}, nil
 }
 
 func (g gate) Rename(oldName, newName string) error {
@@ -61,37 +83,40 @@ func (g gate) OpenDir(name string) (vfs.File, error) {
 type gateFile struct {
 	vfs.File
 	gate gate
+	name string
 }
 
 func (f gateFile) Write(b []byte) (int, error) {
 	if err := f.gate.shut(); err != nil {
 		return 0, err
 	}
-	return f.File.Write(b)
+	n, err := f.File.Write(b)
+	return n, f.gate.refuse(f.name, err)
 }
 
 func (f gateFile) Sync() error {
 	if err := f.gate.shut(); err != nil {
 		return err
 	}
-	return f.File.Sync()
+	return f.gate.refuse(f.name, f.File.Sync())
 }
 
 func (f gateFile) SyncData() error {
 	if err := f.gate.shut(); err != nil {
 		return err
 	}
-	return f.File.SyncData()
+	return f.gate.refuse(f.name, f.File.SyncData())
 }
 
 func (f gateFile) SyncTo(length int64) (bool, error) {
 	if err := f.gate.shut(); err != nil {
 		return false, err
 	}
-	return f.File.SyncTo(length)
+	full, err := f.File.SyncTo(length)
+	return full, f.gate.refuse(f.name, err)
 }
 
-// gateDir is a directory. Whoever syncs it hears of no error: the index has stopped instead.
+// gateDir is a directory. Pebble panics where it cannot sync one, so it does not hear of that: the index has stopped.
 type gateDir struct {
 	vfs.File
 	gate gate
@@ -103,6 +128,7 @@ func (f gateDir) Sync() error {
 	}
 	if err := f.File.Sync(); err != nil {
 		f.gate.x.fail(fmt.Errorf("sync directory of index: %w", err))
+		f.gate.x.freeze()
 	}
 	return nil
 }

@@ -106,6 +106,7 @@ func (x *Index) openDB(c Config) (err error) {
 			err = fmt.Errorf("%w: %v", ErrBroken, p)
 		}
 	}()
+	x.running.Store(false)
 	if err := x.removeLogs(); err != nil {
 		return err
 	}
@@ -114,8 +115,9 @@ func (x *Index) openDB(c Config) (err error) {
 		return errors.Join(err, x.whyStopped())
 	}
 	x.db = db
+	x.running.Store(true)
 	if err := x.readCursor(); err != nil {
-		return errors.Join(err, db.Close())
+		return errors.Join(err, x.closeStorage())
 	}
 	x.opened.Store(true)
 	if err := x.whyStopped(); err != nil {
@@ -188,7 +190,7 @@ func (x *Index) options(c Config) *pebble.Options {
 		CacheSize:                   c.CacheBytes,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
-		FS:                          x.fs,
+		FS:                          gate{x.fs, x},
 		Lock:                        x.lock,
 		Logger:                      logger{x.logger, x.fail},
 		BytesPerSync:                syncPieceBytes,
@@ -213,6 +215,8 @@ func (x *Index) options(c Config) *pebble.Options {
 const (
 	// retryPause keeps Pebble from trying again at once, for ever.
 	retryPause = 200 * time.Millisecond
+	// haltedPause does so where no try can help.
+	haltedPause = 10 * time.Second
 	// openBytes is room for opening. It writes little, but Pebble's opening waits
 	// for ever where that does not go through.
 	openBytes = 4 << 20
@@ -244,19 +248,36 @@ func (x *Index) waitForRoom(fs vfs.FS) {
 }
 
 // fail stops the index when the disk does not take its manifest. Nothing of it may
-// be tried again, so the files are closed as soon as nobody reads them: what is
-// there is what a crash would have left, and opens or is rebuilt.
+// be tried again in this process: what is there is what a crash would have left,
+// and the next one opens or rebuilds it.
 func (x *Index) fail(err error) {
-	x.halted.Store(true)
+	x.mu.Lock()
+	select {
+	case <-x.halt:
+	default:
+		close(x.halt)
+	}
+	x.mu.Unlock()
 	_ = x.stop(fmt.Errorf("%w: %w", ErrFailed, err))
-	if x.opened.Load() {
-		go func() { _ = x.closeDB(false) }() // Close waits for it and has its error
+}
+
+// halted tells whether the disk has refused the manifest.
+func (x *Index) halted() bool {
+	select {
+	case <-x.halt:
+		return true
+	default:
+		return false
 	}
 }
 
 // backgroundFailed hears of failed flushes and compactions. Pebble tries again
 // after errors of the system; damage it can only meet again.
 func (x *Index) backgroundFailed(err error) {
+	if x.halted() {
+		time.Sleep(haltedPause) // what reads in the background tries again for ever
+		return
+	}
 	x.logger.Error("index work in the background failed", "dir", x.dir, "err", err)
 	if pebble.IsCorruptionError(err) {
 		x.condemn(fmt.Errorf("%w: %w", ErrBroken, err))

@@ -104,9 +104,12 @@ func Explore(t *testing.T, part string, points int, life func(seed uint64, c *Co
 }
 
 // Hurry makes a test of many small worlds fast: what lives is little and what dies is much, so that to collect it as
-// often as usual would take most of the time.
+// often as usual would take most of the time. It is, where memory gets scarce.
 func Hurry(t *testing.T) {
 	t.Helper()
-	before := debug.SetGCPercent(1600)
-	t.Cleanup(func() { debug.SetGCPercent(before) })
+	percent, limit := debug.SetGCPercent(1600), debug.SetMemoryLimit(1<<30)
+	t.Cleanup(func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	})
 }
