@@ -96,15 +96,19 @@ func (w *crowd) erase(j *Journal, index uint64) error {
 	return nil
 }
 
-// snapshot is taken in the middle of a change, while everybody else goes on. What it says must be there was there before.
+// snapshot is taken in the middle of a change, while everybody else goes on: what must be there is what was there
+// before it, and what may be erased is what somebody had begun to erase after it.
 func (w *crowd) snapshot(f *crashfs.FS, seed uint64, op int) *crash {
 	w.mu.Lock()
-	c := &crash{durable: w.durable, erasing: maps.Clone(w.erasing), erased: maps.Clone(w.erased), op: op}
+	c := &crash{durable: w.durable, erased: maps.Clone(w.erased), op: op}
 	w.mu.Unlock()
 	for n := range uint64(2) {
 		c.states = append(c.states, f.After(seed<<8|n))
 	}
 	c.states = append(c.states, f.Restart(seed))
+	w.mu.Lock()
+	c.erasing = maps.Clone(w.erasing)
+	w.mu.Unlock()
 	return c
 }
 
