@@ -151,9 +151,7 @@ func TestOneLogWhoseIndexFailsStopsNoOther(t *testing.T) {
 	broken := h.sites[0].ledger
 	must(t, broken.index.Close())
 	token := `{"principal":"a","role":"auditor"}`
-	for broken.seq.ReadOnly() == nil {
-		h.ask(t.Context(), "POST", "/v1/access/tokens", r.admin, token)
-	}
+	await(t, "read-only log", func() bool { return broken.seq.ReadOnly() != nil })
 	for _, ask := range []struct {
 		method, path, token, body string
 		want                      int

@@ -31,7 +31,7 @@ const (
 var latchCauses = map[string]string{
 	latchedJournal:   "a write to the journal failed",
 	latchedTree:      "the tree could not be continued or published",
-	latchedIndex:     "the index does not follow",
+	latchedIndex:     "the index does not follow, or does not answer",
 	latchedScrub:     "damage was found on its disk",
 	latchedSequencer: "its order in memory is not that on the disk",
 }

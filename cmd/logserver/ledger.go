@@ -318,6 +318,8 @@ func (l *ledger) run(ctx context.Context) error {
 			l.latch(latchedJournal, l.journal.Err())
 		case <-l.tree.Failed():
 			l.latch(latchedTree, l.tree.Err())
+		case <-l.index.Failed():
+			l.latch(latchedIndex, l.index.Err())
 		case <-after.Done():
 		}
 		return nil

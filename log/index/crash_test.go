@@ -185,7 +185,7 @@ func (e *explorer) flush(x *Index, f *crashfs.FS) error {
 			}
 			return nil
 		case <-time.After(time.Millisecond):
-			if err := x.whyStopped(); err != nil || f.Failed() > 0 {
+			if err := x.Err(); err != nil || f.Failed() > 0 {
 				return err
 			}
 			if f.Crashed() {

@@ -28,10 +28,10 @@ func (e *explorer) troubled(f *crashfs.FS, r *reference, x crashfs.Trouble) erro
 	f.Heal()
 	// What it holds it still holds; after damage or a lost manifest it is stopped instead.
 	err = r.check(index)
-	if err != nil && index.whyStopped() == nil {
+	if err != nil && index.Err() == nil {
 		err = r.check(index) // it met somebody in the background, to whom the disk said so before it healed
 	}
-	if err != nil && index.whyStopped() == nil {
+	if err != nil && index.Err() == nil {
 		return fmt.Errorf("read after the disk has healed: %w", err)
 	}
 	_ = index.Close() // it may repeat what failed

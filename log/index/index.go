@@ -92,6 +92,7 @@ type Index struct {
 	mu       sync.Mutex
 	moved    chan struct{}  // closed and replaced when cursor moves or stopped is set
 	stopped  error          // why nothing more is answered
+	failed   chan struct{}  // closed when stopped is set
 	flushErr error          // of the newest flush
 	closing  chan struct{}  // closed by the first Close
 	failing  chan struct{}  // told of failed flushes while closing
@@ -115,7 +116,8 @@ func Open(c Config) (*Index, error) {
 	}
 	x := &Index{
 		dir: c.Dir, origin: c.Origin, logger: c.Logger,
-		moved: make(chan struct{}), closing: make(chan struct{}), failing: make(chan struct{}, 1), halt: make(chan struct{}),
+		moved: make(chan struct{}), failed: make(chan struct{}),
+		closing: make(chan struct{}), failing: make(chan struct{}, 1), halt: make(chan struct{}),
 	}
 	if x.pause = c.pause; x.pause == 0 {
 		x.pause = retryPause
@@ -267,7 +269,7 @@ func (x *Index) closeStorage() error {
 	case err := <-closed:
 		return err
 	case <-x.halt:
-		return x.whyStopped()
+		return x.Err()
 	}
 }
 
@@ -306,8 +308,11 @@ func (x *Index) writeOut() {
 	}
 }
 
-// whyStopped gives the reason why the index is stopped, nil if it is not.
-func (x *Index) whyStopped() error {
+// Failed is closed when the index answers nothing more: [Index.Err] says why.
+func (x *Index) Failed() <-chan struct{} { return x.failed }
+
+// Err gives the reason why the index answers nothing more, nil while it does.
+func (x *Index) Err() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.stopped
@@ -341,6 +346,7 @@ func (x *Index) stop(err error) error {
 	defer x.mu.Unlock()
 	if x.stopped == nil {
 		x.stopped = err
+		close(x.failed)
 		close(x.moved)
 		x.moved = make(chan struct{})
 	}

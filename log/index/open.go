@@ -112,7 +112,7 @@ func (x *Index) openDB(c Config) (err error) {
 	}
 	db, err := pebble.Open(c.Dir, x.options(c))
 	if err != nil {
-		return errors.Join(err, x.whyStopped())
+		return errors.Join(err, x.Err())
 	}
 	x.db = db
 	x.running.Store(true)
@@ -120,7 +120,7 @@ func (x *Index) openDB(c Config) (err error) {
 		return errors.Join(err, x.closeStorage())
 	}
 	x.opened.Store(true)
-	if err := x.whyStopped(); err != nil {
+	if err := x.Err(); err != nil {
 		return errors.Join(err, x.closeDB(false))
 	}
 	return nil
