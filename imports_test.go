@@ -31,18 +31,16 @@ var imports = map[string]string{
 	"log/tiles":     "log log/disk log/reader",
 	"log/reader":    "log",
 	"log/sequencer": "log",
-	"log/client":    "log log/disk log/reader witness",
+	"log/client":    "log log/reader",
 
 	// For tests alone.
 	"log/disk/crashfs": "log/disk",
 
 	// Commands.
-	"cmd/verifier":      "log witness",
-	"cmd/logserver":     "*",
-	"cmd/bench":         "*",
-	"cmd/bench/engine":  "cmd/bench/measure log log/disk log/index log/journal log/sequencer log/tiles",
-	"cmd/bench/measure": "",
-	"deploy/results":    "",
+	"cmd/verifier":   "log witness",
+	"cmd/logserver":  "*",
+	"cmd/bench":      "*",
+	"deploy/results": "",
 
 	// What documents embed.
 	"docs/api": "",

@@ -17,7 +17,6 @@ const (
 	serverOpen      = "log.open"       // kind of entry 0
 	serverRefused   = "log.refused"    // kind of an entry that can take another stream's seq
 	serverErased    = "payload.erased" // kind of an entry that excuses a missing payload
-	serverStorage   = "log.storage"    // kind of an entry that says why events were refused
 )
 
 // An AuditConfig is what an audit is given besides the entries.
@@ -275,7 +274,7 @@ func (a *Audit) payload(x Exhibit) {
 	switch x.Entry.Event.Kind {
 	case serverErased:
 		a.erasure(x)
-	case serverRefused, serverStorage, "access.token.created", "access.token.revoked":
+	case serverRefused, "access.token.created", "access.token.revoked":
 		// Nothing else reads these here, but they have one form too.
 		if err := CheckPayload(x.Entry.Event, x.Payload); err != nil {
 			a.unreadable("integrity.payload", x, err)

@@ -225,7 +225,6 @@ func TestAuditOfTamperedLog(t *testing.T) {
 		"token malformed":            {func(l *fakeLog) { l.add(auditOrigin, "log/access", "access.token.created", []byte("{}")) }, "integrity.payload"},
 		"token's end malformed":      {func(l *fakeLog) { l.add(auditOrigin, "log/access", "access.token.revoked", []byte("{}")) }, "integrity.payload"},
 		"refusal malformed":          {func(l *fakeLog) { l.add(auditOrigin, "log/refusals", "log.refused", []byte("{}")) }, "integrity.payload"},
-		"storage malformed":          {func(l *fakeLog) { l.add(auditOrigin, "log/storage", "log.storage", []byte("{}")) }, "integrity.payload"},
 		"payload withheld":           {func(l *fakeLog) { l.entries[4].Disclosed, l.entries[10].Payload = false, nil }, ""},
 		"signature removed":          {entry(7, func(e *Entry) { e.Sig = nil }), "authentic.signature"},
 		"signature changed":          {entry(6, func(e *Entry) { s := *e.Sig; s.Sig[0] ^= 1; e.Sig = &s }), "authentic.signature"},

@@ -46,8 +46,6 @@ func parserOf(kind string) func([]byte) error {
 		return checks(ParsePayloadErased)
 	case serverRefused:
 		return checks(ParseRefused)
-	case serverStorage:
-		return checks(ParseStorage)
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 // under its kind.
 func structural() map[string]interface{ Marshal() []byte } {
 	since, proof := uint64(1), [64]byte{}
-	key, until := PublicKey{9}, uint64(maxInt)
+	key := PublicKey{9}
 	return map[string]interface{ Marshal() []byte }{
 		"log.open":             &LogOpen{Origin: "o"},
 		"stream.open":          &StreamOpen{Mode: ModeLogKept, Owner: "p"},
@@ -22,7 +22,6 @@ func structural() map[string]interface{ Marshal() []byte } {
 		"access.token.revoked": &TokenRevoked{ID: "t"},
 		"payload.erased":       &PayloadErased{Authority: "a"},
 		"log.refused":          &Refused{Reason: "r", Route: "/"},
-		"log.storage":          &Storage{Reason: StorageBytes, Until: &until},
 	}
 }
 
@@ -55,18 +54,17 @@ func TestIntegersOfPayloadsAreBounded(t *testing.T) {
 		}
 		for _, n := range integers(reflect.ValueOf(p)) {
 			count++
-			old := n.Uint()
 			for value, want := range map[uint64]error{maxInt: nil, maxInt + 1: ErrMalformed, 1<<64 - 1: ErrMalformed} {
 				n.SetUint(value)
 				if err := CheckPayload(e, p.Marshal()); !errors.Is(err, want) {
 					t.Errorf("%s: CheckPayload(%s) = %v, want %v", kind, p.Marshal(), err, want)
 				}
 			}
-			n.SetUint(old)
+			n.SetUint(1)
 		}
 	}
-	if count != 9 {
-		t.Errorf("%d integers in payloads, want 9", count)
+	if count != 6 {
+		t.Errorf("%d integers in payloads, want 6", count)
 	}
 }
 

@@ -115,7 +115,6 @@ func formats() []format {
 		{"payload", "access.token.revoked", via(ParseTokenRevoked, TokenRevoked.Marshal)},
 		{"payload", "payload.erased", via(ParsePayloadErased, PayloadErased.Marshal)},
 		{"payload", "log.refused", via(ParseRefused, Refused.Marshal)},
-		{"payload", "log.storage", via(ParseStorage, Storage.Marshal)},
 		{"checkpoint", "", via(fromString(ParseCheckpoint), func(c Checkpoint) []byte { return []byte(c.String()) })},
 		{"receipt", "", via(fromString(ParseReceipt), func(r Receipt) []byte { return []byte(r.String()) })},
 		{"inclusion", "", via(ParseInclusionProof, InclusionProof.Marshal)},

@@ -11,13 +11,14 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/pipe-roll/piperoll/cmd/bench/engine"
-	"github.com/pipe-roll/piperoll/cmd/bench/measure"
 	"github.com/pipe-roll/piperoll/log"
+	"github.com/pipe-roll/piperoll/log/client"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -34,7 +35,7 @@ var httpSizes = fmt.Sprintf("event %d B and payload %d B", httpEventBytes, httpP
 // requests makes n signed requests of a stream, each with batch events; one
 // more, the first, opens the stream.
 func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byte {
-	st := log.NewStream(engine.Origin, stream)
+	st := log.NewStream(benchOrigin, stream)
 	now := uint64(time.Now().UnixMilli())
 	all := make([][]byte, 0, n)
 	filler := fmt.Appendf(nil, "%q", strings.Repeat("x", httpPayloadBytes-2))
@@ -46,7 +47,7 @@ func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byt
 		}
 		for j := range count {
 			e := log.Event{
-				Actor: name, Kind: "migration.load", Log: engine.Origin, Migration: strings.Split(stream, "/")[0],
+				Actor: name, Kind: "migration.load", Log: benchOrigin, Migration: strings.Split(stream, "/")[0],
 				Objects: []log.Object{{Name: "crm.customers", Role: "source"}, {Name: "dwh.party", Role: "target"}},
 				Stream:  stream, Seq: st.Seq + 1, Prev: st.Hash, Time: now,
 			}
@@ -61,7 +62,7 @@ func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byt
 			st.Seq, st.Hash = e.Seq, e.Hash()
 			fmt.Fprintf(&b, `{"event":%s,"payload":%s,"salt":%q`, e.Marshal(), p.Bytes, base64.StdEncoding.EncodeToString(p.Salt[:]))
 			if j == count-1 {
-				fmt.Fprintf(&b, `,"sig":%s`, log.Sign(key, log.TailText(engine.Origin, stream, first, st.Seq, st.Hash)).Marshal())
+				fmt.Fprintf(&b, `,"sig":%s`, log.Sign(key, log.TailText(benchOrigin, stream, first, st.Seq, st.Hash)).Marshal())
 			}
 			b.WriteString("}\n")
 		}
@@ -70,37 +71,36 @@ func requests(name, stream string, key ed25519.PrivateKey, n, batch int) [][]byt
 	return all
 }
 
-// load is a bench of a new server under a load over HTTP.
-func (binary serverBinary) load(rate, batch int) func(context.Context, measure.Env) (measure.Figures, error) {
-	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
-		err = binary.with(ctx, e, "1s", func(s *server) error {
-			f, err = s.load(ctx, "svc", rate, batch, e.Seconds)
+// httpLoad sends signed batches over as many streams as connections. Each
+// stream has a schedule of its own, between those of the others, and waits for
+// no other; its next request needs the answer to its last one, and is late,
+// and counted as late, if that is.
+func httpLoad(rate, batch int) func(context.Context, env) (figures, error) {
+	return func(ctx context.Context, e env) (f figures, err error) {
+		err = withServer(ctx, e, "1s", func(s *server) error {
+			f, err = s.load(ctx, time.Duration(batch)*time.Second/time.Duration(rate), max(1, rate/batch*e.seconds/connections), batch)
 			return err
 		})
 		return f, err
 	}
 }
 
-// load sends signed batches over as many streams as connections. Each stream
-// has a schedule of its own, between those of the others, and waits for no
-// other; its next request needs the answer to its last one, and is late, and
-// counted as late, if that is. No two loads of a log go by the same name.
-func (s *server) load(ctx context.Context, name string, rate, batch, seconds int) (measure.Figures, error) {
-	interval, n := time.Duration(batch)*time.Second/time.Duration(rate), max(1, rate/batch*seconds/connections)
+// load sends n requests on each connection, one every interval in all.
+func (s *server) load(ctx context.Context, interval time.Duration, n, batch int) (figures, error) {
 	bodies := make([][][]byte, connections)
 	tokens := make([]string, connections)
 	for i := range connections {
-		name := fmt.Sprintf("%s%d", name, i)
+		name := fmt.Sprintf("svc%d", i)
 		token, key, err := s.principal(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		tokens[i], bodies[i] = token, requests(name, name+"/s", key, n, batch)
+		tokens[i], bodies[i] = token, requests(name, fmt.Sprintf("m%d/s", i), key, n, batch)
 		if err := s.post(ctx, "/v1/events", token, ndjson, bodies[i][0], nil); err != nil {
 			return nil, err
 		}
 	}
-	all := make([]time.Duration, connections*n)
+	all := make(latencies, connections*n)
 	g, ctx := errgroup.WithContext(ctx)
 	start := time.Now().Add(time.Second)
 	for i := range connections {
@@ -118,18 +118,18 @@ func (s *server) load(ctx context.Context, name string, rate, batch, seconds int
 		})
 	}
 	err := g.Wait()
-	return measure.Latencies(all), err
+	return all.figures(), err
 }
 
 // published measures from sending an event to its proof under the published
 // checkpoint, at a light load, with events at random times of the cadence.
-func (binary serverBinary) published(cadence string) func(context.Context, measure.Env) (measure.Figures, error) {
-	return func(ctx context.Context, e measure.Env) (f measure.Figures, err error) {
+func published(cadence string) func(context.Context, env) (figures, error) {
+	return func(ctx context.Context, e env) (f figures, err error) {
 		every, err := time.ParseDuration(cadence)
 		if err != nil {
 			return nil, err
 		}
-		err = binary.with(ctx, e, cadence, func(s *server) error {
+		err = withServer(ctx, e, cadence, func(s *server) error {
 			f, err = s.publishing(ctx, every)
 			return err
 		})
@@ -137,10 +137,10 @@ func (binary serverBinary) published(cadence string) func(context.Context, measu
 	}
 }
 
-func (s *server) publishing(ctx context.Context, every time.Duration) (measure.Figures, error) {
+func (s *server) publishing(ctx context.Context, every time.Duration) (figures, error) {
 	const services, each = 32, 10
 	var mu sync.Mutex
-	var all []time.Duration
+	var all latencies
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range services {
 		name := fmt.Sprintf("svc%d", i)
@@ -164,7 +164,7 @@ func (s *server) publishing(ctx context.Context, every time.Duration) (measure.F
 		})
 	}
 	err := g.Wait()
-	return measure.Latencies(all), err
+	return all.figures(), err
 }
 
 // proven appends with Prefer: wait and wants a proof in the answer.
@@ -189,4 +189,59 @@ func (s *server) proven(ctx context.Context, token string, body []byte) error {
 		err = errors.New("answer without proof: " + resp.Status)
 	}
 	return err
+}
+
+// sdk sends 100,000 events through the SDK and checks each inclusion proof.
+func sdk(ctx context.Context, e env) (f figures, err error) {
+	err = withServer(ctx, e, "1s", func(s *server) error {
+		f, err = s.sdk(ctx)
+		return err
+	})
+	return f, err
+}
+
+func (s *server) sdk(ctx context.Context) (figures, error) {
+	token, key, err := s.principal(ctx, "sdk")
+	if err != nil {
+		return nil, err
+	}
+	vkey := func(name string) string {
+		b, rerr := os.ReadFile(filepath.Join(s.dir, name))
+		err = errors.Join(err, rerr)
+		return strings.TrimSpace(string(b))
+	}
+	c, nerr := client.New(client.Config{
+		URL: s.url, Token: token, LogKey: vkey("log.vkey"), ReceiptKey: vkey("receipt.vkey"), Principal: "sdk", Key: key,
+	})
+	if err = errors.Join(err, nerr); err != nil {
+		return nil, err
+	}
+	const events, batch, sdkPayload = 100_000, 1000, `{"rows":1000,"table":"customers"}` // 33 bytes
+	names := []string{"a", "b", "c", "d"}
+	began := time.Now()
+	m, err := c.OpenMigration(ctx, "bench", client.MigrationConfig{Streams: names})
+	if err != nil {
+		return nil, err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, name := range names {
+		g.Go(func() error {
+			st, err := m.OpenStream(gctx, name)
+			all := make([]client.Event, batch)
+			for k := range all {
+				all[k] = client.Event{Kind: "migration.load", Type: log.JSONType, Payload: []byte(sdkPayload)}
+			}
+			for n := 0; err == nil && n < events/len(names); n += len(all) {
+				_, err = st.Append(gctx, all...)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	f := figures{acked: time.Since(began).Seconds()}
+	err = errors.Join(m.Close(ctx), c.Wait(ctx))
+	f[took] = time.Since(began).Seconds()
+	return f, err
 }

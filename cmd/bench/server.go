@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,11 +17,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pipe-roll/piperoll/cmd/bench/engine"
-	"github.com/pipe-roll/piperoll/cmd/bench/measure"
 	"github.com/pipe-roll/piperoll/log"
-	"golang.org/x/mod/sumdb/note"
 )
+
+const benchOrigin = "log.example/bench"
 
 func buildServer(ctx context.Context, dir string) (string, error) {
 	file := filepath.Join(dir, "logserver")
@@ -31,157 +29,58 @@ func buildServer(ctx context.Context, dir string) (string, error) {
 	return file, cmd.Run()
 }
 
-// A serverBinary is the path of the logserver.
-type serverBinary string
-
 // A server is the real logserver in a process of its own.
 type server struct {
 	dir   string
 	url   string
 	admin string // token
 	http  *http.Client
-	cmd   *exec.Cmd
 }
 
-// with serves a new log while f runs, and stops the server whatever happens.
-func (binary serverBinary) with(ctx context.Context, e measure.Env, publish string, f func(*server) error) error {
-	dir := filepath.Join(e.Dir, "log")
-	if err := binary.create(ctx, dir, publish); err != nil {
-		return err
-	}
-	s, err := binary.start(ctx, dir)
-	if err != nil {
-		return err
-	}
-	time.Sleep(engine.WarmUp)
-	return errors.Join(f(s), s.stop())
-}
-
-// create makes a log, with this cadence of published checkpoints.
-func (binary serverBinary) create(ctx context.Context, dir, publish string) error {
-	init := exec.CommandContext(ctx, string(binary), "init", "-dir", dir, "-origin", engine.Origin, "-listen", "127.0.0.1:0")
+// withServer serves a new log while f runs, and stops the server whatever happens.
+func withServer(ctx context.Context, e env, publish string, f func(*server) error) error {
+	s := &server{dir: filepath.Join(e.dir, "log"), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
+	init := exec.CommandContext(ctx, e.server, "init", "-dir", s.dir, "-origin", benchOrigin, "-listen", "127.0.0.1:0")
 	init.Stderr = os.Stderr
 	if err := init.Run(); err != nil {
-		return fmt.Errorf("init a log in %s: %w", dir, err)
+		return fmt.Errorf("init a log in %s: %w", s.dir, err)
 	}
-	config := filepath.Join(dir, "config.yaml")
+	config := filepath.Join(s.dir, "config.yaml")
 	text, err := os.ReadFile(config)
 	if err != nil {
 		return err
 	}
 	text = []byte(strings.Replace(string(text), "publish: 1s", "publish: "+publish, 1))
-	return os.WriteFile(config, text, 0o600)
-}
-
-// start serves a log, and returns when the server says that it is ready.
-func (binary serverBinary) start(ctx context.Context, dir string) (*server, error) {
-	s := &server{dir: dir, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
-	if err := os.Remove(s.file("addr")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err // of a server that was killed
-	}
-	s.cmd = exec.CommandContext(ctx, string(binary), "serve", "-config", s.file("config.yaml"))
-	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
-	s.cmd.WaitDelay = 10 * time.Second
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	if err := s.await(ctx); err != nil {
-		return nil, errors.Join(err, s.stop())
-	}
-	return s, nil
-}
-
-func (s *server) file(name string) string { return filepath.Join(s.dir, name) }
-
-// stop ends the server as an operator would.
-func (s *server) stop() error {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM) // if it has ended already, Wait says how
-	return s.cmd.Wait()
-}
-
-// kill ends the server as a crash would.
-func (s *server) kill() error {
-	if err := s.cmd.Process.Kill(); err != nil {
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return err
 	}
-	_ = s.cmd.Wait() // it was killed
-	return nil
+	cmd := exec.CommandContext(ctx, e.server, "serve", "-config", config)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	err = s.await(ctx)
+	if err == nil {
+		err = f(s)
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM) // if it has ended already, Wait says how
+	return errors.Join(err, cmd.Wait())
 }
 
-// startMax is how long a server may take to come up.
-const startMax = time.Minute
-
-// await waits until the server is ready.
+// await waits until the server serves.
 func (s *server) await(ctx context.Context) error {
-	token, err := os.ReadFile(s.file("admin.token"))
-	if err != nil {
-		return err
-	}
-	s.admin = strings.TrimSpace(string(token))
-	for began := time.Now(); time.Since(began) < startMax && ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
-		addr, err := os.ReadFile(s.file("addr"))
-		if err != nil {
-			continue
+	for range 500 {
+		if addr, err := os.ReadFile(filepath.Join(s.dir, "addr")); err == nil {
+			s.url = "http://" + strings.TrimSpace(string(addr))
+			token, err := os.ReadFile(filepath.Join(s.dir, "admin.token"))
+			s.admin = strings.TrimSpace(string(token))
+			time.Sleep(warmUp)
+			return err
 		}
-		s.url = "http://" + strings.TrimSpace(string(addr))
-		if _, err := s.get(ctx, "/readyz", ""); err == nil {
-			return nil
-		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	return errors.Join(errors.New("the server does not come up"), ctx.Err())
-}
-
-// rss is the server's memory, in MiB.
-func (s *server) rss() (float64, error) { return measure.RSS(s.cmd.Process.Pid) }
-
-// vkey reads one of the log's public keys.
-func (s *server) vkey(name string) (string, error) {
-	b, err := os.ReadFile(s.file(name))
-	return strings.TrimSpace(string(b)), err
-}
-
-func (s *server) logKey() (note.Verifier, error) {
-	vkey, err := s.vkey("log.vkey")
-	if err != nil {
-		return nil, err
-	}
-	return note.NewVerifier(vkey)
-}
-
-// checkpoint gives the published one, whose signature is verified.
-func (s *server) checkpoint(ctx context.Context) (log.Checkpoint, error) {
-	key, err := s.logKey()
-	if err != nil {
-		return log.Checkpoint{}, err
-	}
-	b, err := s.get(ctx, "/checkpoint", "")
-	if err != nil {
-		return log.Checkpoint{}, err
-	}
-	return log.OpenCheckpoint(b, key)
-}
-
-// get returns the body of a resource.
-func (s *server) get(ctx context.Context, path, token string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := s.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(resp.Body)
-	if cerr := resp.Body.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s: %s", path, resp.Status, b)
-	}
-	return b, err
 }
 
 func (s *server) post(ctx context.Context, path, token, contentType string, body []byte, answer any) error {

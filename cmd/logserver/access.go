@@ -160,15 +160,11 @@ func (a *access) key(id log.Hash) (log.KeyState, bool) {
 
 const bearer = "Bearer "
 
-// authenticate finds the principal of an Authorization header. There is to be one: of two, a proxy may have looked at
-// the other.
-func (a *access) authenticate(headers ...string) (principal, error) {
-	token := ""
-	if len(headers) == 1 && strings.HasPrefix(headers[0], bearer) {
-		token = headers[0][len(bearer):]
-	}
-	if token == "" || len(token) > 128 {
-		return principal{}, fmt.Errorf("%w: send the header Authorization: Bearer TOKEN, once", errUnauthenticated)
+// authenticate finds the principal of an Authorization header.
+func (a *access) authenticate(header string) (principal, error) {
+	token, ok := strings.CutPrefix(header, bearer)
+	if !ok || token == "" || len(token) > 128 {
+		return principal{}, fmt.Errorf("%w: send the header Authorization: Bearer TOKEN", errUnauthenticated)
 	}
 	return a.lookup(sha256.Sum256([]byte(token)))
 }

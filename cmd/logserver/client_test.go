@@ -26,7 +26,7 @@ func newShell(t *testing.T, r *running, token string) *shell {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "token")
 	must(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
-	return &shell{t, r, dir, []string{"-url", checkingProxy(t, r.url), "-token-file", file, "-log-vkey", filepath.Join(r.dir, "log.vkey")}}
+	return &shell{t, r, dir, []string{"-url", r.url, "-token-file", file, "-log-vkey", filepath.Join(r.dir, "log.vkey")}}
 }
 
 // run runs a command, with in on its standard input, and wants an exit code.

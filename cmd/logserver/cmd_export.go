@@ -26,9 +26,8 @@ import (
 const exportWorkers = 16
 
 // judgingKinds are the log's own entries that an auditor needs to judge others,
-// beside the control entries: refusals that took a seq, when the log refused
-// all for want of room, and erasures.
-var judgingKinds = []string{"log.refused", "log.storage", "payload.erased", "stream.abandoned"}
+// beside the control entries: refusals that took a seq, and erasures.
+var judgingKinds = []string{"log.refused", "payload.erased", "stream.abandoned"}
 
 func cmdExport(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {
 	x := export{errOut: errOut}

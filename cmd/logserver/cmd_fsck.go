@@ -74,14 +74,11 @@ Example:
 	return code
 }
 
-// fsck is one run over a whole log: a scrub that heals nothing, and with each
-// entry what needs all entries.
+// fsck is one run over a whole log.
 type fsck struct {
 	l           *ledger
 	out, errOut io.Writer
 	findings    *log.Findings
-	damage      []error // found by the scrub
-	lost        bool    // some of it is of entries
 	payloads    int
 	gone        map[uint64]bool   // indexes whose payloads are erased on disk
 	keyless     map[uint64]bool   // indexes whose payloads are there, but not the keys
@@ -90,32 +87,46 @@ type fsck struct {
 	told        time.Time
 }
 
-// fsckScratch is the folder in which an index is derived again.
-const fsckScratch = "fsck.tmp"
-
-// damageMax bounds what is printed of damage.
-const damageMax = 100
-
 // run does all checks; the error says everything that is wrong.
 func (f *fsck) run(ctx context.Context) error {
-	check, err := f.l.index.NewCheck(filepath.Join(f.l.c.DataDir, fsckScratch))
+	if err := f.entries(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range f.findings.All() {
+		// A migration that is still going on is not complete, and no fault.
+		if c.Status == log.Fail && !strings.HasPrefix(c.ID, "complete.") {
+			errs = append(errs, fmt.Errorf("%w: %s: %d faults: %v", errCheck, c.ID, c.Count, c.Reasons))
+		}
+	}
+	f.stage("deriving the tiles")
+	if err := f.l.tree.Check(ctx, func(done, total uint64) { f.progress("tiles", done, total) }); err != nil {
+		errs = append(errs, fault(fmt.Errorf("tiles: %w", err)))
+	}
+	return errors.Join(errs...)
+}
+
+// entries reads every record once, for the journal's own checks, the audit, the
+// index and the erasures.
+func (f *fsck) entries(ctx context.Context) error {
+	check, err := f.l.index.NewCheck(filepath.Join(f.l.c.DataDir, "fsck.tmp"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = check.Close() }() // a scratch folder
+	f.stage("reading the records")
 	size := f.l.journal.Size()
 	audit := log.NewAudit(log.AuditConfig{
 		Origin: f.l.c.Origin, LogKeys: f.l.open.Keys, Has: func(i uint64) bool { return i < size },
 	}, f.findings)
-	if err := f.scrub(ctx, audit, check); err != nil {
+	err = f.l.journal.Check(ctx, func(done, total uint64) { f.progress("records", done, total) }, func(r journal.Checked) error {
+		return f.record(r, audit, check)
+	})
+	if errors.Is(err, journal.ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", errCheck, err)
+	}
+	if err != nil {
 		return err
-	}
-	var errs []error
-	if len(f.damage) > 0 {
-		errs = append(errs, fmt.Errorf("%w: %w", errCheck, errors.Join(f.damage...)))
-	}
-	if f.lost {
-		return errors.Join(errs...)
 	}
 	audit.Finish()
 	for _, err := range f.l.ignored {
@@ -124,46 +135,15 @@ func (f *fsck) run(ctx context.Context) error {
 	f.erasures()
 	f.stage("comparing the index")
 	f.keys, err = check.Compare(ctx, 20, func(d index.Difference) { f.findings.Fail("index", "%s: %s", d.Key, d.Fault) })
+	return err
+}
+
+// record checks one record as it is on disk.
+func (f *fsck) record(r journal.Checked, audit *log.Audit, check *index.Check) error {
+	e, err := log.ParseEntry(r.Entry)
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return fmt.Errorf("%w: entry %d: %w", errCheck, r.Index, err)
 	}
-	for _, c := range f.findings.All() {
-		// A migration that is still going on is not complete, and no fault.
-		if c.Status == log.Fail && !strings.HasPrefix(c.ID, "complete.") {
-			errs = append(errs, fmt.Errorf("%w: %s: %d faults: %v", errCheck, c.ID, c.Count, c.Reasons))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// scrub reads everything once.
-func (f *fsck) scrub(ctx context.Context, audit *log.Audit, check *index.Check) error {
-	s := f.l.newScrub(func(found finding) {
-		f.lost = f.lost || found.truth && found.part.Name == partJournal
-		if len(f.damage) < damageMax {
-			f.damage = append(f.damage, found.err)
-		}
-	})
-	s.heal, s.gone = false, nil
-	s.entry = func(r journal.Checked, e log.Entry) error {
-		if f.lost {
-			return nil // of entries that are not all there nothing more can be said
-		}
-		return f.record(r, e, audit, check)
-	}
-	f.stage("reading records, tiles and checkpoints")
-	for at, done := firstPart, false; !done; {
-		var err error
-		f.progress(at.Name, at.N)
-		if at, done, err = s.check(ctx, at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// record takes one entry, which is as it was signed.
-func (f *fsck) record(r journal.Checked, e log.Entry, audit *log.Audit, check *index.Check) error {
 	item := index.Item{Index: r.Index, Entry: e, Hash: e.Event.Hash()}
 	exhibit := log.Exhibit{Index: r.Index, Entry: e}
 	switch {
@@ -171,8 +151,13 @@ func (f *fsck) record(r journal.Checked, e log.Entry, audit *log.Audit, check *i
 		f.gone[r.Index] = true
 	case r.State == journal.PayloadNoKey && log.Erasable(e.Event.Kind):
 		f.keyless[r.Index] = true
-	case e.Event.Payload != nil && r.Payload != nil:
+	case e.Event.Payload == nil && r.State != journal.PayloadNone, e.Event.Payload != nil && r.Payload == nil:
+		f.findings.Fail("payload", "entry %d: there is a payload where none is committed to, or the reverse", r.Index)
+	case e.Event.Payload != nil:
 		f.payloads++
+		if err := e.Event.Payload.Check(*r.Payload); err != nil {
+			f.findings.Fail("payload", "entry %d: %v", r.Index, err)
+		}
 		exhibit.Disclosed = true
 		if !log.Erasable(e.Event.Kind) {
 			item.Payload = r.Payload.Bytes
@@ -224,9 +209,9 @@ func (f *fsck) stage(what string) {
 }
 
 // progress tells how far long work is, every few seconds.
-func (f *fsck) progress(what string, done uint64) {
+func (f *fsck) progress(what string, done, total uint64) {
 	if time.Since(f.told) > 2*time.Second {
 		f.told = time.Now()
-		printf(f.errOut, "fsck: %s %d\n", what, done)
+		printf(f.errOut, "fsck: %s %d of %d\n", what, done, total)
 	}
 }

@@ -55,11 +55,6 @@ receipt_key: keys/receipt.key
 round: 50ms
 publish: 1s
 idle_publish: 10m
-
-# How full the disks may get, in bytes or inodes, before submitted events are
-# refused, and how fast all that is on them is read again to find damage.
-# storage: {warn_percent: 80, refuse_percent: 90, min_free_bytes: 268435456, ballast_bytes: 268435456}
-# scrub: {bytes_per_second: 16777216, every: 24h}
 `
 
 func cmdInit(ctx context.Context, args []string, out, errOut io.Writer, _ io.Reader) int {

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 // processorsMin is how many processors the Go runtime is told of at least. The
@@ -84,16 +85,12 @@ func serve(ctx context.Context, c Config, logger *slog.Logger) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	limited, err := limitConnections(listener, c.Limits.Connections, len(h.sites), logger, reg)
-	if err != nil {
-		return err
-	}
 	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	running, stopLogs := context.WithCancel(failed)
 	defer stopLogs()
 	h.start(running, g)
-	g.Go(func() error { return h.serveHTTP(srv, limited) })
-	stopAdmin, err := h.serveAdmin(c, reg, g)
+	g.Go(func() error { return h.serveHTTP(srv, netutil.LimitListener(listener, c.Limits.Connections)) })
+	stopAdmin, err := serveAdmin(c, reg, g)
 	if err != nil {
 		stopLogs()
 		return errors.Join(err, srv.Close(), g.Wait())
@@ -128,7 +125,7 @@ type host struct {
 
 func openHost(ctx context.Context, c Config, logger *slog.Logger, reg prometheus.Registerer) (*host, error) {
 	h := &host{logger: logger, mux: http.NewServeMux(), bodies: semaphore.NewWeighted(c.Limits.BodiesBytes)}
-	configs, parsing := []Config{c}, semaphore.NewWeighted(c.Limits.BodyBytes)
+	configs := []Config{c}
 	h.names = []string{""}
 	for _, hosted := range c.Logs {
 		file := hosted.Config
@@ -150,7 +147,7 @@ func openHost(ctx context.Context, c Config, logger *slog.Logger, reg prometheus
 		}
 		s := &site{
 			ledger: l, limits: c.Limits, logger: logger.With("origin", c.Origin), metrics: newMetrics(reg, l),
-			trail: newTrail(l.record, logger.With("origin", c.Origin)), rates: newRates(c.Limits), parsing: parsing,
+			trail: newTrail(l.record, logger.With("origin", c.Origin)), rates: make(map[string]*rate.Limiter),
 		}
 		h.sites = append(h.sites, s)
 		if h.names[i] == "" {
@@ -186,8 +183,6 @@ func (h *host) start(ctx context.Context, g *errgroup.Group) {
 		})
 		g.Go(func() error { return s.ledger.run(logCtx) })
 		g.Go(func() error { return s.watchPublication(ctx) })
-		g.Go(func() error { return s.ledger.scrubs.run(ctx) })
-		g.Go(func() error { return s.ledger.storage.run(ctx) })
 	}
 }
 
@@ -199,25 +194,18 @@ func (h *host) close() error {
 	return errors.Join(errs...)
 }
 
-// limitedServer makes an HTTP server with all its limits. What it serves comes over a framedConn, or in HTTP/2.
-func limitedServer(h http.Handler, limits Limits, bodies *semaphore.Weighted, fail failFunc, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           closeAfterChunks(limitRequests(limitBodies(h, limits, bodies, fail), limits.Connections, fail)),
+// server makes the HTTP server with all its limits.
+func (h *host) server(c Config) (*http.Server, error) {
+	limits := c.Limits
+	srv := &http.Server{
+		Handler:           limitBodies(h.mux, limits, h.bodies, h.sites[0].fail),
 		ReadHeaderTimeout: limits.HeaderTimeout,
 		ReadTimeout:       limits.RequestTimeout,
 		WriteTimeout:      limits.RequestTimeout + waitMax,
 		IdleTimeout:       2 * limits.RequestTimeout,
 		MaxHeaderBytes:    16 << 10,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streamsMax},
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-		// net/http would answer OPTIONS * by itself, and keep the connection open behind its chunks.
-		DisableGeneralOptionsHandler: true,
+		ErrorLog:          slog.NewLogLogger(h.logger.Handler(), slog.LevelWarn),
 	}
-}
-
-// server makes the HTTP server.
-func (h *host) server(c Config) (*http.Server, error) {
-	srv := limitedServer(h.mux, c.Limits, h.bodies, h.sites[0].fail, h.logger)
 	if c.TLS.Cert == "" {
 		return srv, nil
 	}
@@ -225,9 +213,7 @@ func (h *host) server(c Config) (*http.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read TLS certificate: %w", err)
 	}
-	srv.TLSConfig = &tls.Config{
-		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"},
-	}
+	srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
 	if c.TLS.ClientCA != "" {
 		pem, err := os.ReadFile(c.TLS.ClientCA)
 		if err != nil {
@@ -243,21 +229,20 @@ func (h *host) server(c Config) (*http.Server, error) {
 }
 
 func (h *host) serveHTTP(srv *http.Server, l net.Listener) error {
+	var err error
 	if srv.TLSConfig != nil {
-		// A copy: net/http may complete its own.
-		l = newTLSListener(l, srv.TLSConfig.Clone(), srv.ReadHeaderTimeout, h.logger)
+		err = srv.ServeTLS(l, "", "")
 	} else {
-		l = framedListener{l}
+		err = srv.Serve(l)
 	}
-	err := srv.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve HTTP: %w", err)
 }
 
-// serveAdmin serves what is for the operator on its own listener, which is not for the world.
-func (h *host) serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group) (stop func(context.Context), err error) {
+// serveAdmin serves /metrics on its own listener, which is not for the world.
+func serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group) (stop func(context.Context), err error) {
 	if c.AdminListen == "" {
 		return func(context.Context) {}, nil
 	}
@@ -266,37 +251,19 @@ func (h *host) serveAdmin(c Config, reg *prometheus.Registry, g *errgroup.Group)
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	for _, route := range h.adminTable(reg) {
-		mux.Handle(route.method+" "+route.path, route.handler)
-	}
-	// No page in the operator's browser may ask for anything here.
-	guarded := http.NewCrossOriginProtection().Handler(mux)
-	srv := &http.Server{Handler: guarded, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	g.Go(func() error {
-		if err := srv.Serve(netutil.LimitListener(l, adminConnections)); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve metrics: %w", err)
 		}
 		return nil
 	})
 	return func(ctx context.Context) {
-		_ = os.Remove(filepath.Join(c.dir, "admin.addr"))
 		if err := srv.Shutdown(ctx); err != nil {
 			_ = srv.Close() // it has been told; nothing is lost with a metric
 		}
 	}, nil
-}
-
-// adminTable has all that the admin listener serves.
-func (h *host) adminTable(reg *prometheus.Registry) []route {
-	return []route{
-		{"GET", "/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{})},
-		{"POST", "/scrub", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			for _, s := range h.sites {
-				s.ledger.scrubs.begin()
-			}
-			w.WriteHeader(http.StatusAccepted)
-		})},
-	}
 }
 
 // listen binds an address and writes it to a file for scripts.

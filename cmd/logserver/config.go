@@ -48,11 +48,6 @@ type Config struct {
 	// PublicEntries lets anyone read entry bundles; else they need log:read.
 	PublicEntries bool `yaml:"public_entries"`
 
-	// Storage says how full the disks may get.
-	Storage StorageConfig `yaml:"storage"`
-	// Scrub reads all that is on disk again and again, to find damage.
-	Scrub ScrubConfig `yaml:"scrub"`
-
 	// Limits bound what one client and all together can ask for.
 	Limits Limits `yaml:"limits"`
 	// Logs are more logs to host, each at /logs/NAME/.
@@ -62,10 +57,6 @@ type Config struct {
 	rebuild bool    // derive all tiles again at start; see fsck
 	examine bool    // leave what was erased as it is on disk; see fsck
 	fs      disk.FS // the machine's; tests put another in its place
-	space   func(dir string) (disk.Space, error)
-
-	segmentBytes int64 // of the journal; 0 is its default, tests take less
-	segmentSlots int
 }
 
 // TLSConfig names the files of TLS, in PEM.
@@ -97,8 +88,7 @@ type Limits struct {
 	// RequestsPerSecond and Burst bound each principal. 0 is no bound.
 	RequestsPerSecond float64 `yaml:"requests_per_second"`
 	Burst             int     `yaml:"burst"`
-	// Connections bounds open connections; the limit of file descriptors may
-	// bound them further.
+	// Connections bounds open connections.
 	Connections int `yaml:"connections"`
 	// HeaderTimeout and RequestTimeout bound the time for a request's header and for all of it.
 	HeaderTimeout  time.Duration `yaml:"header_timeout"`
@@ -111,13 +101,10 @@ type Limits struct {
 func defaults() Config {
 	return Config{
 		fs:     disk.OS(),
-		space:  disk.SpaceOf,
 		Listen: "127.0.0.1:8080", AdminListen: "127.0.0.1:9090",
 		DataDir: "data", AnchorDir: "anchor",
 		CheckpointKey: "keys/checkpoint.key", ReceiptKey: "keys/receipt.key",
 		Round: 50 * time.Millisecond, Publish: time.Second, IdlePublish: 10 * time.Minute,
-		Storage: StorageConfig{WarnPercent: 80, RefusePercent: 90, MinFreeBytes: 256 << 20, BallastBytes: 256 << 20},
-		Scrub:   ScrubConfig{BytesPerSecond: 16 << 20, Every: 24 * time.Hour},
 		Limits: Limits{
 			BodyBytes: 48 << 20, BodiesBytes: 256 << 20, Events: 10_000, Queue: 4096, Connections: 4096,
 			HeaderTimeout: 5 * time.Second, RequestTimeout: time.Minute, ShutdownTimeout: 30 * time.Second,
@@ -174,12 +161,6 @@ func (c Config) validate() error {
 	want(c.Round >= 10*time.Millisecond && c.Round <= 10*time.Second, "round %v: want 10ms to 10s", c.Round)
 	want(c.Publish >= c.Round && c.Publish <= time.Hour, "publish %v: want from round to 1h", c.Publish)
 	want(c.IdlePublish >= c.Publish && c.IdlePublish <= 24*time.Hour, "idle_publish %v: want from publish to 24h", c.IdlePublish)
-	s := c.Storage
-	want(s.WarnPercent >= 1 && s.WarnPercent <= s.RefusePercent && s.RefusePercent <= 100,
-		"storage: warn_percent %d and refuse_percent %d: want 1 to 100, the first not above the second", s.WarnPercent, s.RefusePercent)
-	want(s.MinFreeBytes >= 0 && s.BallastBytes >= 0, "storage: min_free_bytes and ballast_bytes: want 0 or more")
-	want(c.Scrub.BytesPerSecond >= 0, "scrub.bytes_per_second %d: want 0 (only when asked to) or more", c.Scrub.BytesPerSecond)
-	want(c.Scrub.Every >= time.Minute, "scrub.every %v: want at least 1m", c.Scrub.Every)
 	l := c.Limits
 	want(l.BodyBytes >= 64<<10 && l.BodyBytes <= 1<<30, "limits.body_bytes %d: want 64 KiB to 1 GiB", l.BodyBytes)
 	want(l.BodiesBytes >= l.BodyBytes, "limits.bodies_bytes %d: want at least body_bytes", l.BodiesBytes)

@@ -23,11 +23,13 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/pipe-roll/piperoll/docs/api"
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/index"
 	"github.com/pipe-roll/piperoll/log/journal"
 	"github.com/pipe-roll/piperoll/log/tiles"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 )
@@ -83,7 +85,7 @@ func (in *inside) do(method, path, token string) httpAnswer {
 	req.Header.Set("Authorization", "Bearer "+token)
 	w := httptest.NewRecorder()
 	in.mux.ServeHTTP(w, req)
-	return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}.checked(method, path)
+	return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}
 }
 
 // metric gives the sum of a metric over those of its series that have the label's value.
@@ -151,7 +153,7 @@ func TestARequestThatTakesTooLongIsToldToTryAgain(t *testing.T) {
 		return in.ledger.index.Wait(r.Context(), 1<<40)
 	})
 	r.url = "http://" + addr
-	a := r.get("/v1/streams/m1/customers", r.admin).want(503, "timeout")
+	a := r.get("/", r.admin).want(503, "timeout")
 	if a.header.Get("Retry-After") == "" || !bytes.Contains(a.body, []byte("may or may not be in the log")) {
 		t.Errorf("%v %s does not say what to do", a.header, a.body)
 	}
@@ -367,7 +369,7 @@ func (in *inside) waitForProofs(token string, text []byte) (done <-chan struct{}
 	return answered, func() httpAnswer {
 		cancel()
 		<-answered
-		return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}.checked("POST", "/v1/events")
+		return httpAnswer{in.t, w.Code, w.Header(), w.Body.Bytes()}
 	}
 }
 
@@ -537,6 +539,56 @@ func TestAPathSaysWhichMethodsItTakes(t *testing.T) {
 		if got := a.header.Get("Allow"); got != allow {
 			t.Errorf("PUT %s: Allow is %q, want %q", path, got, allow)
 		}
+	}
+}
+
+func TestTheDescriptionHasEveryRouteAndEveryProblem(t *testing.T) {
+	var doc struct {
+		Paths      map[string]map[string]yaml.Node
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct{ Enum []string }
+			}
+		}
+	}
+	must(t, yaml.Unmarshal(api.OpenAPI, &doc))
+	var described, served []string
+	for path, item := range doc.Paths {
+		for method, node := range item {
+			if method == "parameters" {
+				continue
+			}
+			described = append(described, strings.ToUpper(method)+" "+path)
+			var operation struct {
+				RequestBody any `yaml:"requestBody"`
+				Responses   map[string]any
+			}
+			must(t, node.Decode(&operation))
+			for _, status := range []string{"413", "415"} {
+				if _, ok := operation.Responses[status]; ok != (operation.RequestBody != nil) {
+					t.Errorf("%s %s: response %s is described: %t, a body: %t", method, path, status, ok, operation.RequestBody != nil)
+				}
+			}
+		}
+	}
+	for _, route := range append((&site{ledger: &ledger{}}).table(), (&host{}).table()...) {
+		served = append(served, route.method+" "+strings.Replace(route.path, "...}", "}", 1))
+	}
+	slices.Sort(described)
+	slices.Sort(served)
+	if !slices.Equal(described, served) {
+		t.Errorf("described: %q\nserved: %q", described, served)
+	}
+	problems := []string{problemOf(errors.New("anything")).Type}
+	for _, k := range kinds {
+		problems = append(problems, problemPrefix+k.name)
+		if k.hint == "" {
+			t.Errorf("%s does not say what to do", k.name)
+		}
+	}
+	slices.Sort(problems)
+	if want := doc.Components.Schemas["Problem"].Properties["type"].Enum; !slices.Equal(slices.Compact(problems), want) {
+		t.Errorf("described: %q\nin use: %q", want, slices.Compact(problems))
 	}
 }
 

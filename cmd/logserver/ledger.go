@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
@@ -40,9 +38,6 @@ type ledger struct {
 	access  *access
 	ignored []error // why entries were left out of a fold
 	seq     *sequencer.Sequencer
-	scrubs  *scrubber
-	storage *storage
-	watch   watchdog
 
 	erasing sync.RWMutex // held from the check of a payload to its erasure; who gives one out reads it under RLock
 }
@@ -55,17 +50,13 @@ var (
 	streamPayloads = log.ServerStream("payloads")
 	streamRefusals = log.ServerStream("refusals")
 	streamReads    = log.ServerStream("reads")
-	streamStorage  = log.ServerStream("storage")
 )
 
 // proofTiles is how many tiles the reader keeps, 16 KiB each.
 const proofTiles = 4096
 
 func (c Config) journalConfig(logger *slog.Logger, atLeast uint64) journal.Config {
-	return journal.Config{
-		Dir: filepath.Join(c.DataDir, "journal"), FS: c.fs, Logger: logger, AtLeast: atLeast,
-		SegmentBytes: c.segmentBytes, SegmentSlots: c.segmentSlots,
-	}
+	return journal.Config{Dir: filepath.Join(c.DataDir, "journal"), FS: c.fs, Logger: logger, AtLeast: atLeast}
 }
 
 func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logger) tiles.Config {
@@ -79,9 +70,9 @@ func (c Config) tilesConfig(key keyPair, source tiles.Source, logger *slog.Logge
 // openLedger opens a log in this order, each step refusing what it cannot
 // vouch for, before anything is served or signed:
 //
-//	lock -> room on the disk -> keys -> anchor (what was signed last) -> journal (at least that
+//	lock -> keys -> anchor (what was signed last) -> journal (at least that
 //	much) -> tiles (the same tree) -> index (follows to the end) -> folds ->
-//	erasures again -> sequencer -> what was found damaged before
+//	erasures again -> sequencer
 func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, err error) {
 	l = &ledger{c: c, logger: logger, access: newAccess(time.Now)}
 	defer func() {
@@ -94,11 +85,6 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 	} else if err != nil {
 		return l, fmt.Errorf("open log %s: take its lock: %w", c.Origin, err)
 	}
-	if err = os.RemoveAll(filepath.Join(c.DataDir, fsckScratch)); err != nil {
-		return l, fmt.Errorf("open log %s: remove what an fsck that was killed has left: %w", c.Origin, err)
-	}
-	l.storage = newStorage(l)
-	l.storage.look(false)
 	if l.checkpoints, err = readKey(c.CheckpointKey, c.Origin); err != nil {
 		return l, err
 	}
@@ -112,26 +98,14 @@ func openLedger(ctx context.Context, c Config, logger *slog.Logger) (l *ledger, 
 	if l.journal, err = journal.Open(c.journalConfig(logger, anchor.Size)); err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
-	tree := c.tilesConfig(l.checkpoints, l.journal, logger)
-	tree.NoSpace = l.storage.noRoom
-	if l.tree, err = tiles.Open(tree); err != nil {
+	if l.tree, err = tiles.Open(c.tilesConfig(l.checkpoints, l.journal, logger)); err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
 	l.reader = reader.New(l.tree, proofTiles)
 	if err = l.openIndex(ctx); err == nil {
 		err = l.replay()
 	}
-	if err == nil {
-		err = l.storage.resume()
-	}
 	if err != nil {
-		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
-	}
-	l.scrubs = newScrubber(l)
-	if c.examine {
-		return l, nil // everything will be looked at
-	}
-	if err = l.scrubs.recheck(ctx); err != nil {
 		return l, fmt.Errorf("open log %s: %w", c.Origin, err)
 	}
 	return l, nil
@@ -315,11 +289,11 @@ func (l *ledger) run(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-l.journal.Failed():
-			l.latch(latchedJournal, l.journal.Err())
+			l.seq.Latch(l.journal.Err())
 		case <-l.tree.Failed():
-			l.latch(latchedTree, l.tree.Err())
+			l.seq.Latch(l.tree.Err())
 		case <-l.index.Failed():
-			l.latch(latchedIndex, l.index.Err())
+			l.seq.Latch(l.index.Err())
 		case <-after.Done():
 		}
 		return nil
@@ -333,7 +307,7 @@ func (l *ledger) run(ctx context.Context) error {
 // it nobody knows the heads that are not in memory.
 func (l *ledger) follow(ctx context.Context) {
 	if err := ignoreCanceled(l.index.Follow(ctx, l.journal)); err != nil {
-		l.latch(latchedIndex, err)
+		l.seq.Latch(fmt.Errorf("index: %w", err))
 	}
 }
 
@@ -395,7 +369,7 @@ func (l *ledger) recordFor(ctx context.Context, by principal, need permission, e
 	req := e.request()
 	req.AsOf = l.seq.LastControl()
 	req.Authorize = func() error { return l.access.confirm(by, need) }
-	if err := errors.Join(req.Authorize(), l.storage.admitAsked()); err != nil {
+	if err := req.Authorize(); err != nil {
 		return sequencer.Result{}, err
 	}
 	return l.seq.Submit(ctx, req)
@@ -453,8 +427,6 @@ func (o orderOf) Discard(p sequencer.Prepared) { o.Journal.Discard(p.(*journal.P
 // ordered gives the journal's errors the sequencer's names.
 func ordered(err error) error {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: %w", errStorage, err)
 	case errors.Is(err, journal.ErrBusy):
 		return fmt.Errorf("%w: %w", sequencer.ErrBusy, err)
 	case errors.Is(err, journal.ErrStale):

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -20,12 +21,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
 	"golang.org/x/mod/sumdb/note"
 )
+
+// killRounds is how often the server is killed under load; nightly does 500.
+const killRounds = 50
 
 // binary builds the real command.
 func binary(t *testing.T) string {
@@ -35,6 +40,145 @@ func binary(t *testing.T) string {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return file
+}
+
+// A process is the real server in a process of its own.
+type process struct {
+	cmd *exec.Cmd
+	url string
+	log *bytes.Buffer
+}
+
+func startProcess(t *testing.T, bin, dir string) *process {
+	t.Helper()
+	addr := filepath.Join(dir, "addr")
+	_ = os.Remove(addr)
+	p := &process{cmd: exec.CommandContext(context.Background(), bin, "serve", "-config", filepath.Join(dir, "config.yaml")), log: &bytes.Buffer{}}
+	p.cmd.Stderr = p.log
+	must(t, p.cmd.Start())
+	await(t, "the server to come up", func() bool {
+		b, err := os.ReadFile(addr)
+		p.url = "http://" + strings.TrimSpace(string(b))
+		return err == nil
+	})
+	return p
+}
+
+// An acked is an acknowledged entry.
+type acked struct {
+	index uint64
+	entry []byte
+}
+
+// load appends to one stream until the server is gone, retrying the request
+// whose answer it missed when it is back. It gives what was acknowledged.
+func (s *submitter) load(url string, stop <-chan struct{}, pending *[]wire) (all []acked) {
+	for {
+		select {
+		case <-stop:
+			return all
+		default:
+		}
+		if *pending == nil {
+			if s.stream.Seq == 0 {
+				*pending = s.next("stream.open", s.opening())
+			} else {
+				*pending = s.next("migration.load", `{"n":1}`, "migration.load", `{"n":2}`)
+			}
+		}
+		events, sig := *pending, s.tail(*pending)
+		req, err := http.NewRequestWithContext(context.Background(), "POST", url+"/v1/events", bytes.NewReader(body(events, sig)))
+		if err != nil {
+			s.r.t.Error(err)
+			return all
+		}
+		req.Header.Set("Authorization", "Bearer "+s.token)
+		req.Header.Set("Content-Type", ndjson)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return all
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode == 503 {
+			return all
+		}
+		var a answer
+		if resp.StatusCode != 201 && resp.StatusCode != 200 || json.Unmarshal(b, &a) != nil {
+			s.r.t.Errorf("append answers %d: %s", resp.StatusCode, b)
+			return all
+		}
+		for i, e := range s.r.checkReceipt(a, events, sig) {
+			all = append(all, acked{a.Index + uint64(i), e})
+		}
+		last := events[len(events)-1].event
+		s.stream.Seq, s.stream.Hash, *pending = last.Seq, last.Hash(), nil
+	}
+}
+
+func TestNothingAcknowledgedIsLostByKill9(t *testing.T) {
+	r := newLog(t, fastPublish)
+	var services []*submitter
+	for i := range 4 {
+		services = append(services, r.submitter(fmt.Sprintf("svc%d", i), fmt.Sprintf("m%d/s", i)))
+	}
+	must(t, r.stop())
+	bin := binary(t)
+	pending := make([][]wire, len(services))
+	var all []acked
+	var heads []log.Checkpoint
+	v, err := note.NewVerifier(strings.TrimSpace(string(read(t, filepath.Join(r.dir, "log.vkey")))))
+	must(t, err)
+	for round := range killRounds {
+		p := startProcess(t, bin, r.dir)
+		stop := make(chan struct{})
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i, s := range services {
+			wg.Go(func() {
+				got := s.load(p.url, stop, &pending[i])
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, got...)
+			})
+		}
+		time.Sleep(time.Duration(20+round*7%150) * time.Millisecond)
+		if resp, err := http.Get(p.url + "/checkpoint/signed"); err == nil { //nolint:noctx // the process is about to be killed
+			b, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err == nil {
+				c, err := log.OpenCheckpoint(b, v)
+				must(t, err)
+				heads = append(heads, c)
+			}
+		}
+		must(t, p.cmd.Process.Kill())
+		_ = p.cmd.Wait()
+		close(stop)
+		wg.Wait()
+	}
+	r.start()
+	for _, a := range all {
+		got := r.get(fmt.Sprintf("/v1/entries/%d", a.index), r.admin).want(200, "")
+		if !bytes.Equal(got.body, a.entry) {
+			t.Errorf("entry %d is not the one that was acknowledged", a.index)
+		}
+	}
+	// Every signed head that anyone saw is one history.
+	for i, h := range heads {
+		if i > 0 {
+			p, err := log.ParseConsistencyProof(r.get(fmt.Sprintf("/v1/proofs/consistency/%d/%d", heads[i-1].Size, h.Size), r.admin).want(200, "").body)
+			must(t, err)
+			must(t, log.CheckConsistency(heads[i-1].Head, h.Head, p.Path))
+		}
+	}
+	must(t, r.stop())
+	var out bytes.Buffer
+	if code := run(t.Context(), []string{"fsck", "-config", filepath.Join(r.dir, "config.yaml")}, &out, t.Output(), nil); code != exitOK {
+		t.Errorf("fsck after %d kills exits with %d:\n%s", killRounds, code, &out)
+	}
+	t.Logf("%d kills, %d acknowledged entries, %d signed heads: none lost, one history", killRounds, len(all), len(heads))
+	r.start()
 }
 
 func TestARestoredOldBackupRefusesToSign(t *testing.T) {
@@ -532,7 +676,7 @@ func (r *running) metrics() []byte {
 	defer func() { _ = resp.Body.Close() }() // read to the end
 	b, err := io.ReadAll(resp.Body)
 	must(r.t, err)
-	return httpAnswer{r.t, resp.StatusCode, resp.Header, b}.checked("GET", adminListener+"/metrics").body
+	return b
 }
 
 func TestAStoppedServerAnswersEveryone(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"maps"
 	"strconv"
 	"time"
 
@@ -47,8 +46,6 @@ func newMetrics(reg prometheus.Registerer, l *ledger) *metrics {
 	}
 	reg.MustRegister(m.events, m.duplicates, m.appends, m.requests, m.seconds, m.problems)
 	machinery{reg, labels}.register(l)
-	machinery{reg, labels}.scrubbed(l.scrubs)
-	machinery{reg, labels}.stored(l.storage)
 	return m
 }
 
@@ -70,14 +67,6 @@ func (m machinery) register(l *ledger) {
 		}
 		return 0
 	})
-	for cause := range latchCauses {
-		m.with("cause", cause).gauge("piperoll_latched", "1 if the log was latched read-only for this cause, until it is restarted.", func() float64 {
-			if latchCause(l.seq.ReadOnly()) == cause {
-				return 1
-			}
-			return 0
-		})
-	}
 	m.gauge("piperoll_queue_requests", "Requests that wait to be sequenced.", func() float64 { return float64(l.seq.Queued()) })
 	m.gauge("piperoll_size", "Durable entries.", func() float64 { return float64(l.journal.Size()) })
 	m.gauge("piperoll_journal_queued_records", "Records that are placed and not yet durable.", disk(func(s journal.Stats) float64 { return float64(s.QueuedRecords) }))
@@ -89,20 +78,13 @@ func (m machinery) register(l *ledger) {
 
 	m.gauge("piperoll_signed_size", "Size of the tree last signed.", tree(func(s tiles.Stats) float64 { return float64(s.Signed) }))
 	m.gauge("piperoll_published_size", "Size of the published checkpoint.", tree(func(s tiles.Stats) float64 { return float64(s.Published) }))
-	m.gauge("piperoll_behind_seconds", "For how long there has been no new published checkpoint, although there are new entries.", func() float64 { return l.behind().Seconds() })
-	m.gauge("piperoll_publication_late", "1 if that is longer than three times the period of publication, and than 3 seconds.", func() float64 {
-		if isBehind(l.behind(), l.c.Publish) {
-			return 1
-		}
-		return 0
-	})
+	m.gauge("piperoll_behind_seconds", "For how long a signed head has not been published.", tree(func(s tiles.Stats) float64 { return s.Behind.Seconds() }))
 	m.gauge("piperoll_tile_backlog", "Tiles and bundles that are written and not yet synced.", tree(func(s tiles.Stats) float64 { return float64(s.Backlog) }))
 	m.counter("piperoll_rounds_total", "Heads signed.", tree(func(s tiles.Stats) float64 { return float64(s.Rounds) }))
 	m.counter("piperoll_round_seconds_total", "Time of those rounds.", tree(func(s tiles.Stats) float64 { return s.RoundTime.Seconds() }))
 	m.counter("piperoll_anchor_sync_seconds_total", "Of it, waiting for the anchor to be durable.", tree(func(s tiles.Stats) float64 { return s.AnchorTime.Seconds() }))
 	m.counter("piperoll_publications_total", "Checkpoints published.", tree(func(s tiles.Stats) float64 { return float64(s.Publications) }))
 	m.counter("piperoll_publication_seconds_total", "Time of those publications, cosigning included.", tree(func(s tiles.Stats) float64 { return s.PublishTime.Seconds() }))
-	m.counter("piperoll_tiles_no_space_total", "Files of the tree that had to wait for room on the disk.", tree(func(s tiles.Stats) float64 { return float64(s.NoSpace) }))
 	m.counter("piperoll_unpublished_total", "Publications that failed for want of cosignatures.", tree(func(s tiles.Stats) float64 { return float64(s.Unpublished) }))
 
 	m.gauge("piperoll_index_cursor", "Entries that the index has followed.", func() float64 { return float64(l.index.Cursor()) })
@@ -110,48 +92,6 @@ func (m machinery) register(l *ledger) {
 		cursor := l.index.Cursor() // before the size, which only grows
 		return float64(l.journal.Size() - cursor)
 	})
-}
-
-// stored registers how full the disks are.
-func (m machinery) stored(s *storage) {
-	get := func(f func(roomLeft) float64) func() float64 {
-		return func() float64 {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return f(s.left)
-		}
-	}
-	m.gauge("piperoll_storage_state", "0 there is room, 1 it gets less, 2 submitted events are refused, 3 nothing is taken and the ballast is thrown off.",
-		get(func(roomLeft) float64 { return float64(s.level) }))
-	m.gauge("piperoll_storage_used_percent", "Of the fuller disk, of bytes or inodes, whatever is more.", get(func(r roomLeft) float64 { return float64(r.percent) }))
-	m.gauge("piperoll_storage_free_bytes", "Left on the fuller disk.", get(func(r roomLeft) float64 { return float64(r.bytes) }))
-	m.gauge("piperoll_storage_free_inodes", "Left on the fuller disk; 0 where they are not counted.", get(func(r roomLeft) float64 { return float64(r.inodes) }))
-}
-
-// scrubbed registers what the scrubber counts.
-func (m machinery) scrubbed(s *scrubber) {
-	get := func(f func() float64) func() float64 {
-		return func() float64 {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return f()
-		}
-	}
-	const findings = "piperoll_scrub_findings_total"
-	m.gauge("piperoll_scrub_finished_timestamp_seconds", "When the last full scrub ended; 0 if none has.", get(func() float64 { return float64(s.state.Finished) / 1000 }))
-	m.gauge("piperoll_scrub_began_timestamp_seconds", "When the last scrub began, or the one under way.", get(func() float64 { return float64(s.state.Began) / 1000 }))
-	m.gauge("piperoll_scrub_damaged", "Parts of the log in which what was acknowledged or signed was found damaged.", get(func() float64 { return float64(len(s.state.Damaged)) }))
-	m.counter("piperoll_scrub_bytes_total", "Bytes read and hashed again.", get(func() float64 { return float64(s.stats.bytes) }))
-	m.with("sort", "truth").counter(findings, "Damage found: truth, which was acknowledged or signed, and derived, which grows back.", get(func() float64 { return float64(s.stats.truth) }))
-	m.with("sort", "derived").counter(findings, "Damage found: truth, which was acknowledged or signed, and derived, which grows back.", get(func() float64 { return float64(s.stats.derived) }))
-	m.counter("piperoll_scrub_healed_total", "Derived files that were damaged and were written again.", get(func() float64 { return float64(s.stats.healed) }))
-}
-
-// with adds a label.
-func (m machinery) with(name, value string) machinery {
-	labels := maps.Clone(m.labels)
-	labels[name] = value
-	return machinery{m.reg, labels}
 }
 
 func (m machinery) gauge(name, help string, f func() float64) {

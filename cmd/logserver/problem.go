@@ -61,7 +61,6 @@ var kinds = []kind{
 	{errForbidden, "forbidden", http.StatusForbidden, 0, "it will be refused again: ask the log's administrator who may do this"},
 	{errRate, "rate", http.StatusTooManyRequests, 1, hintLater},
 	{errOverloaded, "overloaded", http.StatusServiceUnavailable, 1, hintLater},
-	{errStorage, "storage", http.StatusInsufficientStorage, 30, hintLater + "; streams can still be closed, unless nothing can be written any more"},
 	{sequencer.ErrBusy, "overloaded", http.StatusServiceUnavailable, 1, hintLater},
 	{journal.ErrStale, "overloaded", http.StatusServiceUnavailable, 1, hintLater},
 	{sequencer.ErrReadOnly, "read-only", http.StatusServiceUnavailable, 30, hintUnsure + "; if this lasts, its operator has to look"},
@@ -103,13 +102,10 @@ func problemOf(err error) problem {
 		}
 		p := problem{
 			Type: problemPrefix + k.name, Title: k.err.Error(), Status: k.status,
-			Detail: clip(err.Error()), Hint: k.hint, retryAfter: k.retryAfter,
+			Detail: err.Error(), Hint: k.hint, retryAfter: k.retryAfter,
 		}
 		if k.status >= http.StatusInternalServerError {
 			p.Detail = p.Title
-		}
-		if p.name() == "read-only" {
-			p.Detail += readOnlyDetail(err)
 		}
 		var head *sequencer.HeadError
 		if k.status == http.StatusConflict && errors.As(err, &head) {
@@ -121,16 +117,6 @@ func problemOf(err error) problem {
 		Type: problemPrefix + "internal", Title: "internal error", Status: http.StatusInternalServerError,
 		Detail: "the server could not do it, and has logged why", Hint: hintUnsure,
 	}
-}
-
-// detailMaxBytes bounds what an answer repeats of a request.
-const detailMaxBytes = 2 << 10
-
-func clip(s string) string {
-	if len(s) <= detailMaxBytes {
-		return s
-	}
-	return strings.ToValidUTF8(s[:detailMaxBytes], "") + "..."
 }
 
 // fail answers with a problem. It always answers: an answer that nobody writes is a 200, and that means "in the log".

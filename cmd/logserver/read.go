@@ -168,12 +168,9 @@ func searchQuery(values url.Values) (index.Query, error) {
 	}
 	numbers := map[string]*uint64{"from": &q.FromMS, "to": &q.ToMS, "cursor": &q.After}
 	var errs []error
-	var unknown error // one of them: there can be thousands
 	for key, vs := range values {
 		var err error
 		switch {
-		case text[key] == nil && numbers[key] == nil && key != "limit":
-			unknown = fmt.Errorf("%w query: unknown filter %q; want migration, stream, kind, actor, object, by, from, to, cursor, limit", log.ErrMalformed, key)
 		case len(vs) != 1:
 			err = fmt.Errorf("%w query: %s is given %d times", log.ErrMalformed, key, len(vs))
 		case text[key] != nil:
@@ -185,14 +182,16 @@ func searchQuery(values url.Values) (index.Query, error) {
 			if *numbers[key], err = strconv.ParseUint(vs[0], 10, 53); err != nil || key == "to" && *numbers[key] == 0 {
 				err = fmt.Errorf("%w query: %s %q is not a number (times are Unix milliseconds)", log.ErrMalformed, key, vs[0])
 			}
-		default:
+		case key == "limit":
 			if q.Limit, err = strconv.Atoi(vs[0]); err != nil || q.Limit < 1 || q.Limit > pageMax {
 				err = fmt.Errorf("%w query: limit %q: want 1 to %d", log.ErrMalformed, vs[0], pageMax)
 			}
+		default:
+			err = fmt.Errorf("%w query: unknown filter %q; want migration, stream, kind, actor, object, by, from, to, cursor, limit", log.ErrMalformed, key)
 		}
 		errs = append(errs, err)
 	}
-	return q, errors.Join(append(errs, unknown)...)
+	return q, errors.Join(errs...)
 }
 
 type headJSON struct {

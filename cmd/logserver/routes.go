@@ -12,10 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log/tiles"
-	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 // A site serves one log over HTTP.
@@ -25,9 +26,13 @@ type site struct {
 	logger  *slog.Logger
 	metrics *metrics
 	trail   *trail
-	rates   *rates
-	parsing *semaphore.Weighted // bytes of large bodies
+
+	mu    sync.Mutex
+	rates map[string]*rate.Limiter // by principal; bounded by ratesMax
 }
+
+// ratesMax bounds the principals whose rate is remembered.
+const ratesMax = 10_000
 
 // A route is a method and a path, and what serves them. They are all in docs/api/openapi.yaml.
 type route struct {
@@ -158,12 +163,12 @@ func (s *site) allow(h handler, oneOf ...permission) http.Handler {
 
 // attend looks at permissions before the handler reads a body, and logs what it refuses to a principal.
 func (s *site) attend(w http.ResponseWriter, r *http.Request, h handler, oneOf []permission) error {
-	by, err := s.ledger.access.authenticate(r.Header["Authorization"]...)
+	by, err := s.ledger.access.authenticate(r.Header.Get("Authorization"))
 	if err != nil {
 		return err
 	}
-	if !s.rates.allow(by.name) {
-		return fmt.Errorf("%w: %q may send %g requests a second", errRate, by.name, s.limits.RequestsPerSecond)
+	if err := s.withinRate(by.name); err != nil {
+		return err
 	}
 	if err = by.may(oneOf...); err == nil {
 		err = h(w, r, by)
@@ -223,6 +228,26 @@ func (s *site) guardEntries(h http.Handler) http.Handler {
 		h.ServeHTTP(w, r)
 		return nil
 	}, permRead)
+}
+
+func (s *site) withinRate(name string) error {
+	if s.limits.RequestsPerSecond == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.rates[name]
+	if l == nil {
+		if len(s.rates) >= ratesMax {
+			clear(s.rates) // everyone begins with a full bucket: bounded beats exact
+		}
+		l = rate.NewLimiter(rate.Limit(s.limits.RequestsPerSecond), max(1, s.limits.Burst))
+		s.rates[name] = l
+	}
+	if !l.Allow() {
+		return fmt.Errorf("%w: %q may send %g requests a second", errRate, name, s.limits.RequestsPerSecond)
+	}
+	return nil
 }
 
 // rawJSON is JSON that is written as it is.

@@ -41,7 +41,7 @@ func (s *site) append(r *http.Request, by principal) (code int, a answer, err er
 	if err != nil {
 		return 0, a, err
 	}
-	req, err := s.parse(r, body, by)
+	req, err := s.request(r, body, by)
 	if err != nil {
 		return 0, a, err
 	}
@@ -68,19 +68,6 @@ type line struct {
 	sig     *log.Sig
 }
 
-// parse makes a sequencer request of a body. Of bodies beyond bodyStep only some are parsed at once, of all logs as many
-// as one body may have bytes: a JSON text of many small members takes 20 times its size meanwhile, and a second for each
-// 8 MiB. Small ones do not wait behind them.
-func (s *site) parse(r *http.Request, body []byte, by principal) (sequencer.Request, error) {
-	if n := int64(len(body)); n > bodyStep {
-		if err := s.parsing.Acquire(r.Context(), n); err != nil {
-			return sequencer.Request{}, fmt.Errorf("wait to parse a body of %d bytes: %w", n, err)
-		}
-		defer s.parsing.Release(n)
-	}
-	return s.request(r, body, by)
-}
-
 // request makes a sequencer request of a body, checking all that needs no order.
 func (s *site) request(r *http.Request, body []byte, by principal) (sequencer.Request, error) {
 	lines, err := splitBody(r.Header.Get("Content-Type"), body, s.limits.Events)
@@ -100,19 +87,11 @@ func (s *site) request(r *http.Request, body []byte, by principal) (sequencer.Re
 		need = permAppendUnsigned
 	}
 	req.Authorize = func() error { return s.ledger.access.confirm(by, need) }
-	req.Admit = func() error { return s.ledger.storage.admit(req.Events) }
 	if err := req.Authorize(); err != nil {
 		return req, err
 	}
 	for i, text := range lines {
-		l := first
-		if i > 0 {
-			l, err = parseLine(text)
-		}
-		if err == nil {
-			err = s.addLine(&req, l, i == len(lines)-1, by)
-		}
-		if err != nil {
+		if err := s.addLine(&req, text, i == len(lines)-1, by); err != nil {
 			return req, fmt.Errorf("event %d: %w", i+1, err)
 		}
 	}
@@ -122,7 +101,11 @@ func (s *site) request(r *http.Request, body []byte, by principal) (sequencer.Re
 	return req, s.verifyTail(&req)
 }
 
-func (s *site) addLine(req *sequencer.Request, l line, last bool, by principal) (err error) {
+func (s *site) addLine(req *sequencer.Request, text []byte, last bool, by principal) error {
+	l, err := parseLine(text)
+	if err != nil {
+		return err
+	}
 	if l.sig != nil && !last {
 		return fmt.Errorf("%w request: sig belongs on the last event, and covers all", log.ErrMalformed)
 	}

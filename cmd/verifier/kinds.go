@@ -33,7 +33,7 @@ func (k *kinds) add(kind string) {
 // a known class are well-formed, and only that.
 func interpreted(kind string) bool {
 	switch kind {
-	case "log.open", "log.semantics", "log.refused", "log.refused.summary", "log.storage", "key.registered", "key.revoked", "payload.erased",
+	case "log.open", "log.semantics", "log.refused", "log.refused.summary", "key.registered", "key.revoked", "payload.erased",
 		"access.token.created", "access.token.revoked", "access.summary", "access.read", "access.decision", "access.denied":
 		return true
 	}

@@ -325,10 +325,6 @@ def _ascending(value):
     require(all(a < b for a, b in zip(streams, streams[1:])), "streams are not ascending")
 
 
-def _ends_after_its_beginning(value):
-    require(value.get("until", value["since"]) >= value["since"], "until is before since")
-
-
 def _keys_of_mode(value):
     require((value["mode"] == "signed") == bool(value["keys"]), "keys do not fit mode %s" % value["mode"])
 
@@ -369,14 +365,6 @@ PAYLOADS = {
     "payload.erased": fields(authority=name, index=integer, v=version),
     "log.refused": fields(
         count=integer, reason=name, request=bytes64(32), route=name, salt=bytes64(32), v=version
-    ),
-    "log.storage": fields(
-        _ends_after_its_beginning,
-        free=integer,
-        reason=one_of("bytes", "inodes"),
-        since=integer,
-        until=(integer,),
-        v=version,
     ),
 }
 

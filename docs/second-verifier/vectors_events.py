@@ -340,7 +340,6 @@ def payload_cases():
     token = {"expires": f.NOW, "hash": hash32, "id": "4f2a91c0", "permissions": ["log:append", "log:read"],
              "principal": "crm-loader", "role": "migration-service", "v": 1}
     refused = {"count": 1, "reason": "rules.denied", "request": hash32, "route": "/v1/events", "salt": hash32, "v": 1}
-    full = {"free": 1 << 28, "reason": "bytes", "since": f.NOW, "v": 1}
     bad_keys = [("small-order-key", p.b64(bytes(32))), ("key-not-below-p", p.b64(b"\xff" * 32)), ("key-31-bytes", p.b64(bytes(31)))]
     return {
         "log.open": ([log_open, dict(log_open, semantics=[])], [
@@ -392,11 +391,6 @@ def payload_cases():
                            list(member_faults({"authority": "a", "index": 1, "v": 1}, authority=BAD_NAMES, index=BAD_INTS))),
         "log.refused": ([refused], list(member_faults(refused, count=BAD_INTS, reason=BAD_NAMES, route=BAD_NAMES,
                                                       request=BAD_HASHES, salt=BAD_HASHES))),
-        "log.storage": ([full, dict(full, until=f.NOW), dict(full, until=f.NOW + 60000), dict(full, reason="inodes", free=0)], [
-            ("until-before-since", dict(full, until=f.NOW - 1)),
-            ("until-null", dict(full, until=None)),
-            ("unknown-reason", dict(full, reason="quota")),
-        ] + list(member_faults(full, free=BAD_INTS, since=BAD_INTS)) + list(member_faults(dict(full, until=f.NOW), until=BAD_INTS))),
     }
 
 
@@ -418,7 +412,7 @@ def words_file():
         "audit.note", "audit.a.b.c", "lineage.run", "x.acme.y", "stream.open", "stream.close", "stream.abandoned",
         "access.summary", "access.read", "access.decision", "access.denied", "access.token.created", "access.token.revoked",
         "access.read.bulk", "rules.activated", "payload.erased", "package.issued", "key.registered", "key.revoked", "log.open",
-        "log.semantics", "log.refused", "log.storage", "log.recovered", "log.closed", "log.open.again", "x." + "a" * 126, "x.0", "x._", "x.-",
+        "log.semantics", "log.refused", "log.recovered", "log.closed", "log.open.again", "x." + "a" * 126, "x.0", "x._", "x.-",
     ]
     bad_kinds = ["", "x", "x.", ".x", "x..y", "X.y", "x.Y", "x y.z", "x.\u00e9", "x.y\n", "migration.copy", "migration.open.x",
                  "migration", "stream.opened", "stream.open.x", "billing.paid", "x." + "a" * 127, "xx.y", "logs.open", "a/x.y"]

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
 	"github.com/pipe-roll/piperoll/examples/crm/migrate"
 	"github.com/pipe-roll/piperoll/log"
@@ -23,14 +21,12 @@ type connection struct {
 	url, tokenFile             string
 	logKeyFile, receiptKeyFile string
 	principal, keyFile         string
-	// outboxDir is the service's memory: what it has logged and is not final yet, where
-	// its streams are, and the newest checkpoint. With it the service can be killed
-	// at any time and run again, and a log that forks or forgets meanwhile is caught.
-	outboxDir string
+	// checkpointFile remembers the newest checkpoint between runs, so that a
+	// log that forks while the service is away is caught.
+	checkpointFile string
 }
 
-// open connects. keep is called with what the log has acknowledged.
-func (c connection) open(keep func([]client.Placed) error) (*client.Client, error) {
+func (c connection) open() (*client.Client, error) {
 	var errs []error
 	read := func(path string) string {
 		b, err := os.ReadFile(path)
@@ -41,7 +37,6 @@ func (c connection) open(keep func([]client.Placed) error) (*client.Client, erro
 	}
 	config := client.Config{
 		URL: c.url, Token: read(c.tokenFile), LogKey: read(c.logKeyFile), ReceiptKey: read(c.receiptKeyFile), Principal: c.principal,
-		Outbox: &client.OutboxConfig{Dir: c.outboxDir, Keep: keep},
 	}
 	name, key, err := client.ReadKeyFile(c.keyFile)
 	if err != nil {
@@ -50,6 +45,10 @@ func (c connection) open(keep func([]client.Placed) error) (*client.Client, erro
 		errs = append(errs, fmt.Errorf("key file %s is of %q, not of %q", c.keyFile, name, c.principal))
 	}
 	config.Key = key
+	config.Checkpoint, err = os.ReadFile(c.checkpointFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -63,56 +62,29 @@ type audit struct {
 	client     *client.Client
 	migration  *client.Migration
 	streams    map[string]*client.Stream
-	logged     map[string]int // events of earlier runs, by stream
-	given      map[string]int // events that were given to Append
-	resumed    bool
 	keep       *keeper
-	events     atomic.Int64 // acknowledged to this run
+	events     int // appended, beside those that open and close
 }
 
-// openAudit opens the migration with all its streams, or takes up those that an
-// earlier run has left. What is to come is announced first: a stream that is left out
-// later leaves a hole that shows.
-func openAudit(ctx context.Context, c connection, name string, streams []string, keep *keeper) (a *audit, err error) {
-	a = &audit{
-		connection: c, streams: map[string]*client.Stream{},
-		logged: map[string]int{}, given: map[string]int{}, keep: keep,
-	}
-	if a.client, err = c.open(a.acknowledged); err != nil {
+// openAudit opens the migration with all its streams. What is to come is
+// announced first: a stream that is left out later leaves a hole that shows.
+func openAudit(ctx context.Context, c connection, name string, streams []string, keep *keeper) (*audit, error) {
+	service, err := c.open()
+	if err != nil {
 		return nil, err
 	}
-	if err := a.open(ctx, name, streams); err != nil {
-		return nil, errors.Join(a.caught(err), a.client.Close())
+	a := &audit{connection: c, client: service, streams: map[string]*client.Stream{}, keep: keep}
+	if a.migration, err = service.OpenMigration(ctx, name, client.MigrationConfig{Streams: streams}); err != nil {
+		return nil, a.caught(err)
+	}
+	a.streams[migrate.Control] = a.migration.Control()
+	for _, s := range streams {
+		if a.streams[s], err = a.migration.OpenStream(ctx, s); err != nil {
+			return nil, a.caught(err)
+		}
 	}
 	return a, nil
 }
-
-func (a *audit) open(ctx context.Context, name string, streams []string) (err error) {
-	if a.migration, err = a.client.OpenMigration(ctx, name, client.MigrationConfig{Streams: streams}); err != nil {
-		return err
-	}
-	a.resumed = a.migration.Resumed()
-	if a.migration.Closed() {
-		// All of it is logged, down to the last event. Whoever wants to see it again goes
-		// through it once more.
-		for _, s := range append([]string{migrate.Control}, streams...) {
-			a.logged[s] = math.MaxInt
-		}
-		return nil
-	}
-	a.streams[migrate.Control] = a.migration.Control()
-	a.logged[migrate.Control] = int(a.migration.Control().End().Last) - 2 // beside stream.open and migration.open
-	for _, s := range streams {
-		if a.streams[s], err = a.migration.OpenStream(ctx, s); err != nil {
-			return err
-		}
-		a.logged[s] = int(a.streams[s].End().Last) - 1
-	}
-	return nil
-}
-
-// Logged is of the [migrate.Audit] interface.
-func (a *audit) Logged(stream string) int { return a.logged[stream] }
 
 // Append logs events and returns when the log has acknowledged them with a
 // receipt, which the SDK has checked.
@@ -128,35 +100,17 @@ func (a *audit) Append(ctx context.Context, stream string, events ...migrate.Eve
 	return a.append(ctx, stream, list...)
 }
 
-// append logs those of the events that no earlier run has logged. The outbox takes all
-// events of a call or none, so a run never breaks off between them.
 func (a *audit) append(ctx context.Context, stream string, events ...client.Event) error {
-	before := min(max(a.logged[stream]-a.given[stream], 0), len(events))
-	a.given[stream] += len(events)
-	if before == len(events) {
-		return nil
-	}
-	_, err := a.streams[stream].Append(ctx, events[before:]...)
-	return a.caught(err)
-}
-
-// acknowledged is called with the events of each request that the log has acknowledged,
-// once at least, whichever run they are of.
-func (a *audit) acknowledged(placed []client.Placed) error {
-	if err := a.keep.placed(placed); err != nil {
-		return err
-	}
-	a.events.Add(int64(len(placed)))
-	return nil
+	placed, err := a.streams[stream].Append(ctx, events...)
+	a.events += len(placed)
+	// Also of an append that failed half-way, what was acknowledged is in the log.
+	return errors.Join(a.keep.placed(placed), a.caught(err))
 }
 
 // Close ends a stream. The end of the control stream is that of the migration:
 // its last event lists where every stream ends, so that none can be cut short.
 func (a *audit) Close(ctx context.Context, stream string) error {
-	switch {
-	case a.migration.Closed():
-		return nil
-	case stream == migrate.Control:
+	if stream == migrate.Control {
 		return a.caught(a.migration.Close(ctx))
 	}
 	return a.caught(a.streams[stream].Close(ctx))
@@ -169,11 +123,12 @@ func (a *audit) finish(ctx context.Context) error {
 	if err := a.client.Wait(ctx); err != nil {
 		return a.caught(err)
 	}
-	return a.keep.checkpoint(a.client.Checkpoint())
+	checkpoint := a.client.Checkpoint()
+	if err := replaceFile(a.connection.checkpointFile, checkpoint); err != nil {
+		return fmt.Errorf("remember checkpoint: %w", err)
+	}
+	return a.keep.checkpoint(checkpoint)
 }
-
-// close gives the outbox back. What is in it is sent by the next run.
-func (a *audit) close() error { return a.client.Close() }
 
 // caught saves what a log was caught at, if err is that, before passing it on:
 // the evidence is all that will be left of the matter.
@@ -182,8 +137,16 @@ func (a *audit) caught(err error) error {
 	if !errors.As(err, &evidence) {
 		return err
 	}
-	dir := a.connection.outboxDir + ".evidence"
+	dir := a.connection.checkpointFile + ".evidence"
 	return errors.Join(err, evidence.Save(dir), fmt.Errorf("the evidence is in %s", dir))
+}
+
+func replaceFile(path string, data []byte) error {
+	next := path + ".new"
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
 }
 
 // A keeper keeps what the log has answered: the entries and the receipts. With
@@ -191,46 +154,25 @@ func (a *audit) caught(err error) error {
 // keeps nothing.
 type keeper struct{ dir string }
 
-// newKeeper makes the directory. One that is there must be of an earlier run of the same
-// migration, which broke off. The files are named as in an export of the log.
-func newKeeper(dir, migration string) (*keeper, error) {
+// newKeeper makes the directory, which must not be there. The files are named
+// as in an export of the log.
+func newKeeper(dir string) (*keeper, error) {
 	if dir == "" {
 		return nil, nil
-	}
-	k := &keeper{dir}
-	if was, err := os.ReadFile(k.owner()); err == nil && string(was) == migration {
-		return k, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("make output directory: %w", err)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !(errors.Is(err, fs.ErrExist) && k.empty()) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make output directory: %w; give one that is not there yet", err)
 	}
+	k := &keeper{dir}
 	for _, kind := range []log.ExportKind{log.ExportEvent, log.ExportReceipt} {
-		if err := os.Mkdir(filepath.Join(dir, log.ExportFile{Kind: kind}.Folder()), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(filepath.Join(dir, log.ExportFile{Kind: kind}.Folder()), 0o700); err != nil {
 			return nil, fmt.Errorf("make output directory: %w", err)
 		}
 	}
-	if err := os.WriteFile(k.owner(), []byte(migration), 0o600); err != nil {
-		return nil, fmt.Errorf("make output directory: %w", err)
-	}
 	return k, nil
-}
-
-// owner is the file that says whose answers are kept.
-func (k *keeper) owner() string { return filepath.Join(k.dir, "migration") }
-
-// empty says whether the directory holds no file: a run ended while it made it.
-func (k *keeper) empty() bool {
-	files := 0
-	err := filepath.WalkDir(k.dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			files++
-		}
-		return err
-	})
-	return err == nil && files == 0
 }
 
 func (k *keeper) write(f log.ExportFile, data []byte) error {

@@ -6,8 +6,6 @@
 //	crm -dir D -url U -token-file T -log-vkey FILE -principal P -key FILE
 //	crm replay -dir D -url U … FILE…
 //
-// Both can be killed at any time and run again: they go on where they were.
-//
 // It leaves out what the log's own commands do: the export of the proofs for
 // an auditor (logserver export) and their check (verifier verify).
 package main
@@ -112,7 +110,7 @@ func (o *options) validate() error {
 	if o.log.receiptKeyFile == "" {
 		o.log.receiptKeyFile = filepath.Join(filepath.Dir(o.log.logKeyFile), "receipt.vkey")
 	}
-	o.log.outboxDir = filepath.Join(o.dir, "outbox")
+	o.log.checkpointFile = filepath.Join(o.dir, "log.checkpoint")
 	return nil
 }
 
@@ -151,7 +149,7 @@ func runMigration(ctx context.Context, args []string, out, errOut io.Writer) (er
 	if err != nil {
 		return err
 	}
-	keep, err := newKeeper(o.out, o.migration)
+	keep, err := newKeeper(o.out)
 	if err != nil {
 		return err
 	}
@@ -159,13 +157,9 @@ func runMigration(ctx context.Context, args []string, out, errOut io.Writer) (er
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, audit.close()) }()
-	if audit.resumed {
-		printf(errOut, "going on with %s, which an earlier run began\n", o.migration)
-	}
 	started := time.Now()
 	report, err := migrate.Run(ctx, migrate.Config{
-		Source: old, Target: filepath.Join(o.dir, "crm-new.db"), Key: key, Audit: audit, Limit: limit, Progress: progress(errOut), Resumed: audit.resumed,
+		Source: old, Target: filepath.Join(o.dir, "crm-new.db"), Key: key, Audit: audit, Limit: limit, Progress: progress(errOut),
 	})
 	if err != nil && !errors.Is(err, migrate.ErrUnbalanced) {
 		return err
@@ -175,7 +169,7 @@ func runMigration(ctx context.Context, args []string, out, errOut io.Writer) (er
 	if waiting := audit.finish(ctx); waiting != nil {
 		return errors.Join(err, waiting)
 	}
-	summarise(out, report, audit.events.Load(), moved, time.Since(started))
+	summarise(out, report, audit.events, moved, time.Since(started))
 	return errors.Join(err, keep.report(report))
 }
 
@@ -189,15 +183,7 @@ func prepare(ctx context.Context, dir, old string, data source.Config, errOut io
 		return nil
 	}
 	printf(errOut, "making %d customers, %d orders, %d invoices\n", data.Customers, data.Orders(), data.Invoices())
-	// It has its name when it is whole: half of one would be migrated as if it were all.
-	making := old + ".making"
-	if err := os.Remove(making); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make the old database: %w", err)
-	}
-	if err := source.Generate(ctx, making, data); err != nil {
-		return err
-	}
-	return os.Rename(making, old)
+	return source.Generate(ctx, old, data)
 }
 
 // ownKey reads the service's secret for opaque names, and makes it the first time.
@@ -206,16 +192,12 @@ func ownKey(path string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		key := make([]byte, 32)
 		rand.Read(key) // never fails: see its documentation
-		// It is written whole before it has its name, and it never replaces another.
-		f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("make key: %w", err)
 		}
 		_, err = f.WriteString(hex.EncodeToString(key) + "\n")
 		if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-			return nil, fmt.Errorf("write key: %w", err)
-		}
-		if err := errors.Join(os.Link(path+".new", path), os.Remove(path+".new")); err != nil {
 			return nil, fmt.Errorf("write key: %w", err)
 		}
 		return key, nil
@@ -242,7 +224,7 @@ func progress(w io.Writer) func(table string, done, total int64) {
 }
 
 // summarise prints the account: it can be read without knowing the program.
-func summarise(w io.Writer, r migrate.Report, events int64, moved, final time.Duration) {
+func summarise(w io.Writer, r migrate.Report, events int, moved, final time.Duration) {
 	printf(w, "%-10s %8s = %8s + %8s + %8s + %8s\n", "table", "source", "loaded", "merged", "filtered", "rejected")
 	for _, name := range migrate.Streams() {
 		t := r.Tables[name]
@@ -256,7 +238,7 @@ func summarise(w io.Writer, r migrate.Report, events int64, moved, final time.Du
 		verdict = "NOT BALANCED: nothing was cut over"
 	}
 	printf(w, "%s\n", verdict)
-	printf(w, "%d entries acknowledged; migrated after %.1f s, all under a published checkpoint after %.1f s\n", events, moved.Seconds(), final.Seconds())
+	printf(w, "%d events logged; migrated after %.1f s, all under a published checkpoint after %.1f s\n", events, moved.Seconds(), final.Seconds())
 }
 
 // writeJSON writes a file for people to read.

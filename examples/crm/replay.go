@@ -17,7 +17,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pipe-roll/piperoll/examples/crm/migrate"
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
 )
@@ -54,36 +53,29 @@ func runReplay(ctx context.Context, args []string, out, errOut io.Writer) error 
 	if err != nil {
 		return err
 	}
-	keep, err := newKeeper(o.out, o.migration)
+	keep, err := newKeeper(o.out)
 	if err != nil {
 		return err
 	}
 	return replay(ctx, o, events, keep, out)
 }
 
-// replayBatch is how many events are logged at once: the outbox takes a call's events all
-// or none, and has its limit.
-const replayBatch = 500
-
-func replay(ctx context.Context, o options, events []client.Event, keep *keeper, out io.Writer) (err error) {
+func replay(ctx context.Context, o options, events []client.Event, keep *keeper, out io.Writer) error {
 	started := time.Now()
 	a, err := openAudit(ctx, o.log, o.migration, []string{lineageStream}, keep)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.close()) }()
-	for some := range slices.Chunk(events, replayBatch) {
-		if err := a.append(ctx, lineageStream, some...); err != nil {
-			return err
-		}
+	if err := a.append(ctx, lineageStream, events...); err != nil {
+		return err
 	}
-	if err := a.Close(ctx, migrate.Control); err != nil {
+	if err := a.caught(a.migration.Close(ctx)); err != nil {
 		return err
 	}
 	if err := a.finish(ctx); err != nil {
 		return err
 	}
-	printf(out, "%d OpenLineage events logged, all under a published checkpoint after %.1f s\n", a.given[lineageStream], time.Since(started).Seconds())
+	printf(out, "%d OpenLineage events logged, all under a published checkpoint after %.1f s\n", a.events, time.Since(started).Seconds())
 	return nil
 }
 

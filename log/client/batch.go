@@ -45,8 +45,6 @@ type batch struct {
 	body    []byte
 	after   log.Stream // the stream's state when it is acknowledged, but for the index
 	unsure  bool       // an attempt may have been applied without an answer
-	epoch   int        // of its chain, in an outbox
-	resent  bool       // it was acknowledged once
 	refused *Refused   // for good
 }
 
@@ -62,45 +60,37 @@ type made struct {
 func (s *Stream) batch(events []Event) (*batch, error) {
 	b := &batch{after: s.state}
 	for i, e := range events[:min(len(events), s.client.cfg.BatchEvents)] {
-		before := b.after
 		m, err := s.client.make(&b.after, e)
 		if err != nil {
 			return nil, fmt.Errorf("event %d of the request, kind %q: %w", i, e.Kind, err)
 		}
-		if !b.add(m, s.client.cfg.BatchBytes) {
-			b.after = before
-			break
+		line := m.line()
+		if i > 0 {
+			if len(b.body)+len(line) > s.client.cfg.BatchBytes {
+				break
+			}
+			b.body = append(b.body, '}', '\n')
 		}
+		b.body = append(b.body, line...)
+		var open *log.StreamOpen
+		if e.Kind == streamOpen {
+			o, err := log.ParseStreamOpen(e.Payload)
+			if err != nil {
+				return nil, err
+			}
+			open = &o
+		}
+		b.after.Advance(m.event, m.hash, 0, open, false)
+		b.events = append(b.events, m)
 	}
-	b.seal(s.client, s.state.TailFirst())
+	last := b.events[len(b.events)-1]
+	b.sig = log.Sign(s.client.cfg.Key, log.TailText(s.client.origin, s.state.Name, s.state.TailFirst(), last.event.Seq, last.hash))
+	b.after.Tail = last.event.Seq
+	b.body = append(append(append(b.body, `,"sig":`...), b.sig.Marshal()...), '}', '\n')
 	return b, nil
 }
 
-// add adds an event, unless the request had more than most bytes with it and has others.
-func (b *batch) add(m made, most int) bool {
-	line := m.line()
-	if len(b.events) > 0 {
-		if len(b.body)+len(line) > most {
-			return false
-		}
-		b.body = append(b.body, '}', '\n')
-	}
-	b.body = append(b.body, line...)
-	b.events = append(b.events, m)
-	return true
-}
-
-// seal signs the tail: first is the first seq that it covers.
-func (b *batch) seal(c *Client, first uint64) {
-	last := b.last()
-	b.sig = log.Sign(c.cfg.Key, log.TailText(c.origin, last.event.Stream, first, last.event.Seq, last.hash))
-	b.after.Tail = last.event.Seq
-	b.body = append(append(append(b.body, `,"sig":`...), b.sig.Marshal()...), '}', '\n')
-}
-
-func (b *batch) last() *made { return &b.events[len(b.events)-1] }
-
-// make gives e its place after the state, and moves that over it.
+// make gives e its place after the state.
 func (c *Client) make(after *log.Stream, e Event) (made, error) {
 	if e.Actor == "" {
 		e.Actor = c.cfg.Principal
@@ -130,32 +120,8 @@ func (c *Client) make(after *log.Stream, e Event) (made, error) {
 	if len(m.canonical) > log.EventMaxBytes {
 		return made{}, fmt.Errorf("event has %d bytes, at most %d: move data into the payload", len(m.canonical), log.EventMaxBytes)
 	}
-	m.hash = log.EventHash(m.canonical)
-	if err := after.Check(m.event, c.cfg.Principal); err != nil {
-		return made{}, err
-	}
-	var open *log.StreamOpen
-	if e.Kind == streamOpen {
-		o, err := log.ParseStreamOpen(e.Payload)
-		if err != nil {
-			return made{}, err
-		}
-		open = &o
-	}
-	after.Advance(m.event, m.hash, 0, open, false)
-	return m, nil
-}
-
-// bytes is what the event takes of a request, nearly.
-func (m *made) bytes() int {
-	n := len(m.canonical) + 100
-	if m.payload != nil {
-		n += len(m.payload.Bytes)
-		if m.event.Payload.Type != log.JSONType {
-			n += len(m.payload.Bytes) / 3
-		}
-	}
-	return n
+	m.hash = m.event.Hash()
+	return m, after.Check(m.event, c.cfg.Principal)
 }
 
 // commit commits to a payload under a new salt.
@@ -220,6 +186,7 @@ func (s *Stream) acknowledge(b *batch, body []byte) ([]Placed, error) {
 	if n := len(a.Log); a.Count != uint64(n) || n == 0 || n > len(b.events) || a.NotProcessed != uint64(len(b.events)-n) {
 		return nil, fmt.Errorf("%w: %d parts, count %d and not_processed %d for %d events", ErrAnswer, n, a.Count, a.NotProcessed, len(b.events))
 	}
+	// Before it is known that the log gave the answer, nothing in it is evidence.
 	r, err := log.OpenReceipt([]byte(a.Receipt), s.client.receiptKey)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
@@ -256,17 +223,12 @@ func (s *Stream) acknowledge(b *batch, body []byte) ([]Placed, error) {
 		wrong = errors.New("the receipt is not over the entries of the answer")
 	}
 	if wrong != nil {
-		// The parts are not signed, and a receipt of the log goes with any: whoever is on the way can have put them together.
-		return nil, fmt.Errorf("%w: %w", ErrAnswer, wrong)
+		return nil, s.client.convict(b.against(ClaimReceipt, wrong.Error(), body))
 	}
 	if promised := r.By - r.Received; promised > uint64(s.client.cfg.PromiseMax.Milliseconds()) {
 		return nil, fmt.Errorf("%w: %d ms after the log received the events, at most %v is taken: see Config.PromiseMax", ErrPromise, promised, s.client.cfg.PromiseMax)
 	}
-	p := pending{first: a.Index, leaves: leaves, by: r.By, receipt: placed[0].Receipt}
-	if o := s.client.outbox; o != nil {
-		return placed, o.acknowledged(b, p, placed)
-	}
-	s.client.pend(p)
+	s.client.acknowledged(pending{first: a.Index, leaves: leaves, by: r.By, receipt: placed[0].Receipt})
 	return placed, nil
 }
 

@@ -11,18 +11,15 @@
 // receipt against these hashes; checks each entry's inclusion under a checkpoint
 // of the log's key; and checks that each checkpoint extends the one before. What
 // contradicts what the log signed is an [*Evidence], and the last thing that the
-// client does, unless an outbox has what the log lost: it never goes on from a head
-// that it did not compute.
+// client does: it never goes on from a head that it did not compute.
 //
 // An acknowledged event is durable on the log's machine. It is final under a
 // published checkpoint; witnesses' cosignatures are the auditor's to judge.
 //
-// With an [OutboxConfig] events outlive the process and the log's loss of them: they
-// are durable on this machine before they are sent, and stay until they are under a
-// checkpoint that the policy accepts. A process that is started again sends the same
-// bytes again, opens the same migrations and streams, and finds with [Stream.End] how
-// far it was. Without one, a client that ends before Wait has returned leaves a
-// stream that no other can go on with.
+// Left out so far: an outbox on disk, so events that are not acknowledged are
+// lost with the process, and acknowledged ones are kept as leaf hashes alone until
+// they are proven: when a log loses them the client can show it, and cannot submit
+// them again (the outbox will); and going on with a stream that another process began.
 //
 // The package trusts the keys and the clock that it is given. Formats: ../FORMAT.md.
 package client
@@ -36,14 +33,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/reader"
-	"github.com/pipe-roll/piperoll/witness"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -60,17 +55,8 @@ type Config struct {
 	Key        ed25519.PrivateKey // signs the streams; registered for the principal
 
 	// Checkpoint is the last one that was seen of this log, a signed note: see
-	// [Client.Checkpoint]. Newer ones have to extend it, and so has the one that an outbox
-	// has kept, or the other way round. Nil: the first is believed.
+	// [Client.Checkpoint]. Newer ones have to extend it. Nil: the first is believed.
 	Checkpoint []byte
-
-	// Policy says which checkpoints are final: those that its quorum has cosigned. Nil:
-	// all that the log has signed. It lists LogKey.
-	Policy *witness.Policy
-
-	// Outbox makes events outlive the process. Nil: what is not acknowledged is lost with
-	// it, and what is acknowledged is kept as hashes alone until it is proven.
-	Outbox *OutboxConfig
 
 	HTTP *http.Client // nil: one with up to 64 idle connections
 	TLS  *tls.Config  // of that one: roots and a client certificate; nil: the system's roots. Not with HTTP
@@ -123,10 +109,6 @@ func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Outbox != nil {
-		o := c.Outbox.withDefaults()
-		c.Outbox = &o
-	}
 	return c
 }
 
@@ -172,12 +154,6 @@ func (c Config) validate() error {
 			bad("a limit is %d, want 0 for the default, or more", n)
 		}
 	}
-	if c.Policy != nil && !slices.ContainsFunc(c.Policy.Logs, func(l witness.Log) bool { return l.Key.String() == c.LogKey }) {
-		bad("Policy does not list LogKey: it would accept no checkpoint")
-	}
-	if c.Outbox != nil {
-		errs = append(errs, c.Outbox.validate())
-	}
 	return errors.Join(errs...)
 }
 
@@ -192,24 +168,18 @@ type Client struct {
 	http       *http.Client
 	tree       *reader.Reader
 
-	outbox *outbox // nil: there is none
-
 	settling chan struct{} // held by the one goroutine that looks at checkpoints
-	served   uint64        // size of the checkpoint that it fetched last
-	older    seen          // another that the next one has to extend; without a note when it was shown to
 
 	mu            sync.Mutex
 	opening       map[string]*Migration // opened, or about to be
-	pending       []*pending            // acknowledged, not yet proven; in order of acknowledgement
+	pending       []pending             // acknowledged, not yet proven; in order of acknowledgement
 	pendingEvents int
 	seen          seen
-	evidence      *Evidence // nothing goes on after it
-	survived      *Evidence // the first after which an outbox went on
+	evidence      *Evidence
 }
 
 // New makes a client. It reports everything that is wrong with the
-// configuration, and does not talk to the log. With an outbox it begins to send
-// what is in there, and has to be closed.
+// configuration, and does not talk to the log.
 func New(c Config) (*Client, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
@@ -241,26 +211,7 @@ func New(c Config) (*Client, error) {
 		}
 		client.seen = seen{cp.Head, c.Checkpoint}
 	}
-	if c.Outbox != nil {
-		if client.outbox, err = openOutbox(client, *c.Outbox); err != nil {
-			return nil, err
-		}
-		client.outbox.start()
-	}
 	return client, nil
-}
-
-// Close stops a client that has an outbox, and gives the outbox back: the next
-// client that opens it goes on. What is not settled stays in it. Without one,
-// Close does nothing.
-func (c *Client) Close() error {
-	if c.outbox == nil {
-		return nil
-	}
-	if err := c.outbox.close(); err != nil {
-		return fmt.Errorf("close outbox: %w", err)
-	}
-	return nil
 }
 
 // client is the HTTP client that is configured. The default transport of the
@@ -279,24 +230,11 @@ func (c Config) client() http.Client {
 func (c *Client) Origin() string { return c.origin }
 
 // Evidence is what the log was caught at, or nil. After that every call of the
-// client, its migrations and its streams fails with it; but with an outbox the client
-// goes on after [ClaimEntry] and [ClaimLost], and a Wait fails with them.
+// client, its migrations and its streams fails with it.
 func (c *Client) Evidence() *Evidence {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.evidence == nil {
-		return c.survived
-	}
 	return c.evidence
-}
-
-// remember keeps the first evidence after which the client goes on.
-func (c *Client) remember(e *Evidence) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.survived == nil {
-		c.survived = e
-	}
 }
 
 // convict keeps the first evidence, and returns what is kept.
@@ -312,10 +250,8 @@ func (c *Client) convict(e *Evidence) error {
 
 // usable is the evidence as an error, nil if there is none.
 func (c *Client) usable() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.evidence != nil {
-		return c.evidence
+	if e := c.Evidence(); e != nil {
+		return e
 	}
 	return nil
 }

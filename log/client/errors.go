@@ -29,13 +29,6 @@ var (
 	// The log has the events, and the stream keeps them as not acknowledged: asking
 	// again would give the same receipt.
 	ErrPromise = errors.New("the receipt promises publication too late")
-	// ErrFull means that the outbox has no room, and is not to wait for it.
-	ErrFull = errors.New("the outbox is full")
-	// ErrAhead means that the log has other events of a stream than its outbox: two
-	// copies of one outbox were used, or somebody else has the owner's key and token.
-	ErrAhead = errors.New("the log has events of the stream that its outbox did not send")
-
-	errOutboxClosed = errors.New("the client is closed")
 )
 
 // A Refused is the refusal of a request. Nothing of it was applied, if it was the
@@ -76,6 +69,8 @@ type Claim string
 
 // Claims.
 const (
+	// ClaimReceipt: it acknowledged events with a receipt that is not over them.
+	ClaimReceipt Claim = "receipt"
 	// ClaimHead: it names a stream's head that nobody but the owner could have made,
 	// and the owner did not; or an older one than it acknowledged.
 	ClaimHead Claim = "head"
@@ -93,15 +88,12 @@ const (
 	// others: there is then entry.json instead of leaves, and -entry names it and
 	// the [Placed.Entry] of the others, which the caller has to have kept.
 	ClaimEntry Claim = "entry"
-	// ClaimLost: it lost events that it acknowledged. The outbox has sent them again; the
-	// receipts in the files are broken promises, and convict the log as of ClaimEntry.
-	ClaimLost Claim = "lost"
 	// ClaimFork: it signed two checkpoints that no one log can have.
 	ClaimFork Claim = "fork"
 )
 
 // An Evidence is what a log said that contradicts what it said before, with the
-// raw bytes. It is fatal for the client, unless [Client.Evidence] says otherwise.
+// raw bytes. It is fatal for the client.
 type Evidence struct {
 	Claim  Claim
 	Detail string

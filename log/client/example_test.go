@@ -11,6 +11,7 @@ import (
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/client"
+	"golang.org/x/mod/sumdb/note"
 )
 
 // Move a table and log every step.
@@ -152,12 +153,7 @@ func ExampleStream_Append() {
 	f.with(func() { f.before = nil })
 	load() // and what was in doubt
 	f.with(func() {
-		f.before = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-			head := *f.streams["crm-2026/customers"]
-			head.Hash[0] ^= 1 // of an event that the stream's owner did not make
-			f.problem(w, http.StatusConflict, "fork", "says the example", &head)
-			return true
-		}
+		f.receipt = func(r *log.Receipt) note.Signer { r.Leaves[0] ^= 1; return nil }
 	})
 	load()
 	// Output:
@@ -165,5 +161,5 @@ func ExampleStream_Append() {
 	// 0 acknowledged; refused: forbidden
 	// 0 acknowledged; in doubt: 1
 	// 2 acknowledged; done
-	// 0 acknowledged; caught: head
+	// 0 acknowledged; caught: receipt
 }

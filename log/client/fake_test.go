@@ -45,8 +45,7 @@ type fakeLog struct {
 	retries    map[string][2]uint64 // request body -> first index, count
 	held       bool                 // publish nothing new
 	published  uint64
-	requests   int    // of events
-	body       []byte // of the last of them
+	requests   int // of events
 
 	// hooks, all may be nil; called with mu held
 	before     func(n int, w http.ResponseWriter, r *http.Request) bool // of a POST, the nth; true: it has answered
@@ -54,7 +53,6 @@ type fakeLog struct {
 	part       func(i int, p *log.Part)
 	receipt    func(r *log.Receipt) note.Signer // may return another signer
 	checkpoint func(c *log.Checkpoint) note.Signer
-	cosign     func(text string) string // a signature line
 	tile       func(t tlog.Tile, data []byte) []byte
 	withheld   bool // entries are not given out
 }
@@ -187,9 +185,6 @@ func (f *fakeLog) serveCheckpoint(w http.ResponseWriter) {
 	if err != nil {
 		panic(err)
 	}
-	if f.cosign != nil {
-		msg = append(msg, f.cosign(c.String())...)
-	}
 	_, _ = w.Write(msg)
 }
 
@@ -235,7 +230,6 @@ func (f *fakeLog) submit(w http.ResponseWriter, r *http.Request) {
 		f.problem(w, http.StatusBadRequest, "malformed", err.Error(), nil)
 		return
 	}
-	f.body = body.Bytes()
 	if f.before != nil && f.before(n, w, r) {
 		return
 	}

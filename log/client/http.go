@@ -115,9 +115,6 @@ func (h *head) in(b *batch) bool {
 // up, or somebody else has the owner's key and token; and one before an
 // acknowledged event means that the log lost it. The client goes on from neither.
 func (s *Stream) conflict(b *batch, r *Refused) error {
-	if o := s.client.outbox; o != nil {
-		return o.conflict(s, b, r)
-	}
 	switch {
 	case r.head.is(s.state.Seq, s.state.Hash):
 		b.unsure = false // the stream is where it was: no attempt was applied
@@ -202,7 +199,7 @@ func again(err error) bool {
 		return status.Code == http.StatusNotFound || (&Refused{Status: status.Code}).again()
 	}
 	var evidence *Evidence
-	return !errors.As(err, &evidence) && !errors.Is(err, ErrPromise) && !errors.Is(err, errStale)
+	return !errors.As(err, &evidence) && !errors.Is(err, ErrPromise)
 }
 
 // pause doubles with every attempt. A half of it is random: clients that failed

@@ -36,17 +36,11 @@ type Migration struct {
 	control *Stream
 	opened  bool
 	closed  bool
-	resumed bool // from an outbox; set before it is handed out
 }
 
 // OpenMigration opens a migration, with its control stream. The name is for
 // good: a migration is opened once in a log. After [ErrUnacknowledged] the same
 // call sends the same bytes again.
-//
-// With an outbox it returns when the opening is durable there, and so do OpenStream
-// and Close. A migration that an earlier process opened through the same outbox is
-// resumed by the same call: its streams are where they were, see [Stream.End]. One that
-// was closed is returned closed: see [Migration.Closed].
 func (c *Client) OpenMigration(ctx context.Context, name string, config MigrationConfig) (*Migration, error) {
 	c.mu.Lock()
 	m := c.opening[name]
@@ -67,7 +61,6 @@ func (c *Client) OpenMigration(ctx context.Context, name string, config Migratio
 			c.mu.Lock()
 			delete(c.opening, name)
 			c.mu.Unlock()
-			m.unclaim()
 		}
 		return nil, fmt.Errorf("open migration %q: %w", name, err)
 	}
@@ -85,103 +78,7 @@ func (m *Migration) open(ctx context.Context) error {
 	if _, err := log.ParseMigrationOpen(payload); err != nil {
 		return fmt.Errorf("%w; are all streams named, and each once?", err)
 	}
-	if m.client.outbox != nil {
-		if found, err := m.resume(expected); err != nil || found {
-			return err
-		}
-	}
 	return m.control.start(ctx, Event{Kind: "migration.open", Type: log.JSONType, Payload: payload})
-}
-
-// resume takes up what an earlier process has left in the outbox. If it has left nothing,
-// the control stream is taken in hand.
-func (m *Migration) resume(expected []log.StreamOwner) (found bool, err error) {
-	o := m.client.outbox
-	was, streams, found := o.spool.migration(m.name)
-	if found && !slices.Equal(was.Expected, expected) {
-		return false, errors.New("it was opened with other streams: give the same as then")
-	}
-	m.resumed = found
-	if was.Closed {
-		m.closed, m.control.ended = true, true
-		return true, nil
-	}
-	if err := m.control.claim(); err != nil {
-		return false, err
-	}
-	for _, name := range streams {
-		if name == m.control.state.Name {
-			continue
-		}
-		s := m.newStream(name[len(m.name)+1:])
-		if err := s.claim(); err != nil {
-			return false, err
-		}
-		s.resumed = true
-		m.streams[name] = s
-	}
-	return found, nil
-}
-
-// unclaim gives back the streams that it has in hand.
-func (m *Migration) unclaim() {
-	m.control.unclaim()
-	for _, s := range m.streams {
-		s.unclaim()
-	}
-}
-
-// claim takes a stream in hand, with its state if it is not new.
-func (o *outbox) claim(name string) (s log.Stream, found bool, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.claimed[name] {
-		return s, false, errors.New("this process has it open already")
-	}
-	s, found, err = o.spool.stream(name)
-	o.claimed[name] = err == nil
-	return s, found, err
-}
-
-func (o *outbox) unclaim(stream string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.claimed, stream)
-}
-
-// claim takes the stream in hand, where the outbox has it if it is not new.
-func (s *Stream) claim() error {
-	state, found, err := s.client.outbox.claim(s.state.Name)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.claimed = true
-	if found {
-		s.state, s.ended = state, state.Closed
-	}
-	return nil
-}
-
-// unclaim gives the stream back, if it is this one that has it in hand.
-func (s *Stream) unclaim() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.claimed {
-		s.client.outbox.unclaim(s.state.Name)
-		s.claimed = false
-	}
-}
-
-// Resumed says whether an earlier process opened the migration, through the same outbox.
-func (m *Migration) Resumed() bool { return m.resumed }
-
-// Closed says whether the migration is closed, perhaps by an earlier process.
-func (m *Migration) Closed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.closed
 }
 
 // JoinMigration gives a migration that another principal opens and closes. It
@@ -215,29 +112,16 @@ func (m *Migration) OpenStream(ctx context.Context, name string) (*Stream, error
 		return nil, fmt.Errorf("open stream %q: it is the control stream, see Control", full)
 	}
 	s := m.streams[full]
-	if s != nil && s.resumed {
-		s.resumed = false
-		return s, nil
-	}
 	if s != nil && s.End().Last > 0 {
 		return nil, fmt.Errorf("open stream %q: it is open already", full)
 	}
 	if s == nil {
 		s = m.newStream(name)
-		if m.client.outbox != nil {
-			if err := s.claim(); err != nil {
-				return nil, fmt.Errorf("open stream %q: %w", full, err)
-			}
-		}
 		m.streams[full] = s
-		if s.End().Last > 0 {
-			return s, nil
-		}
 	}
 	if err := s.start(ctx); err != nil {
 		if !errors.Is(err, ErrUnacknowledged) {
 			delete(m.streams, full)
-			s.unclaim()
 		}
 		return nil, fmt.Errorf("open stream %q: %w", full, err)
 	}

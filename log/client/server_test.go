@@ -164,28 +164,22 @@ func move(ctx context.Context, c *client.Client, name string, n int) error {
 }
 
 // The SDK against the real server, from the first event to the last proof.
-func TestServer(t *testing.T) { testServer(t, eventsEveryTime, false) }
-
-// With an outbox everything is written and synced here too.
-func TestServerWithOutbox(t *testing.T) { testServer(t, eventsEveryTime, true) }
+func TestServer(t *testing.T) { testServer(t, eventsEveryTime) }
 
 // TestServerNightly is TestServer with the number of events that the figures are for.
 func TestServerNightly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long")
 	}
-	testServer(t, eventsNightly, false)
+	testServer(t, eventsNightly)
 }
 
-// TestServerWithOutboxNightly is TestServerNightly with an outbox.
-func TestServerWithOutboxNightly(t *testing.T) { testServer(t, eventsNightly, true) }
-
-func testServer(t *testing.T, n int, outbox bool) {
+func testServer(t *testing.T, n int) {
 	s := newServer(t)
-	if outbox {
-		s.cfg.Outbox = &client.OutboxConfig{Dir: filepath.Join(t.TempDir(), "outbox")}
+	c, err := client.New(s.cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
-	c := openOutbox(t, s.cfg)
 	start := time.Now()
 	if err := move(t.Context(), c, "crm-2026", n); err != nil {
 		t.Fatal(err)
@@ -195,7 +189,7 @@ func testServer(t *testing.T, n int, outbox bool) {
 		t.Errorf("%d events have no proof", got)
 	}
 	t.Logf("%d events, each proven: %v, %.0f events/s", n, elapsed, float64(n)/elapsed.Seconds())
-	if n == eventsNightly && !outbox && elapsed > 15*time.Second {
+	if n == eventsNightly && elapsed > 15*time.Second {
 		t.Errorf("%d events took %v, want less than 15 s", n, elapsed)
 	}
 }

@@ -30,10 +30,7 @@ type Stream struct {
 	dropped *batch     // the last that was refused since, and so dropped; what refused it may have been a proxy
 	older   bool       // others were dropped before that one
 	ended   bool
-	broken  error  // why the chain cannot go on
-	claimed bool   // in an outbox
-	resumed bool   // from an outbox, and not handed out yet
-	cut     uint64 // last event that an outbox has cut, as far as this process knows
+	broken  error // why the chain cannot go on
 }
 
 func (m *Migration) newStream(name string) *Stream {
@@ -56,9 +53,6 @@ func (s *Stream) End() log.StreamEnd {
 // Unacknowledged is how many events were sent and neither acknowledged nor
 // refused: what [Stream.Flush] will send again.
 func (s *Stream) Unacknowledged() int {
-	if o := s.client.outbox; o != nil {
-		return o.unacknowledged(s.Name())
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.flight == nil {
@@ -70,15 +64,11 @@ func (s *Stream) Unacknowledged() int {
 // start opens the stream: stream.open, and more, in one request. If that was
 // sent already, it is sent again as it was.
 func (s *Stream) start(ctx context.Context, more ...Event) error {
-	open := log.StreamOpen{Keys: []log.PublicKey{s.client.key}, Mode: log.ModeSigned, Owner: s.client.cfg.Principal}
-	first := Event{Kind: streamOpen, Type: log.JSONType, Payload: open.Marshal()}
-	if s.client.outbox != nil {
-		_, err := s.put(ctx, append([]Event{first}, more...), true)
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.flight == nil {
+		open := log.StreamOpen{Keys: []log.PublicKey{s.client.key}, Mode: log.ModeSigned, Owner: s.client.cfg.Principal}
+		first := Event{Kind: streamOpen, Type: log.JSONType, Payload: open.Marshal()}
 		_, err := s.append(ctx, append([]Event{first}, more...))
 		return err
 	}
@@ -96,22 +86,12 @@ func (s *Stream) start(ctx context.Context, more ...Event) error {
 // first. The rest was not taken. After a [*Refused] without [ErrUnacknowledged]
 // nothing of that request is in the log and nothing is kept; the stream can go on.
 // If something is in the log after all, the next request finds out: see [ClaimRefused].
-//
-// With an outbox the events are durable in it before anything is sent, all of them or,
-// with an error that is not [ErrUnacknowledged], none. With ErrUnacknowledged they
-// are sent again until the log has them, by this process or the next: appending them
-// once more would log them twice.
 func (s *Stream) Append(ctx context.Context, events ...Event) ([]Placed, error) {
-	if err := s.checkKinds(events); err != nil {
-		return nil, err
-	}
-	if o := s.client.outbox; o != nil {
-		w, err := s.put(ctx, events, true)
-		if err != nil || w == nil {
-			return nil, s.failed("append to", err)
+	for i, e := range events {
+		switch e.Kind {
+		case streamOpen, streamClose, migrationOpen, migrationClose:
+			return nil, fmt.Errorf("append to %q: event %d: %s is logged by the functions that open and close", s.state.Name, i, e.Kind)
 		}
-		placed, err := o.await(ctx, s.Name(), w)
-		return placed, s.failed("append to", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,91 +101,10 @@ func (s *Stream) Append(ctx context.Context, events ...Event) ([]Placed, error) 
 		more, err = s.append(ctx, events)
 		placed = append(placed, more...)
 	}
-	return placed, s.failed("append to", err)
-}
-
-// Put hands events to the outbox, and returns when they are durable in it: all of
-// them, or none if there is an error. They are sent with others of the stream that come
-// within [OutboxConfig.BatchAge]. What becomes of them, [Client.Wait] says.
-func (s *Stream) Put(ctx context.Context, events ...Event) error {
-	if err := s.checkKinds(events); err != nil {
-		return err
-	}
-	if s.client.outbox == nil {
-		return fmt.Errorf("put into %q: the client has no outbox: see Config.Outbox", s.state.Name)
-	}
-	_, err := s.put(ctx, events, false)
-	return s.failed("put into", err)
-}
-
-func (s *Stream) checkKinds(events []Event) error {
-	for i, e := range events {
-		switch e.Kind {
-		case streamOpen, streamClose, migrationOpen, migrationClose:
-			return fmt.Errorf("append to %q: event %d: %s is logged by the functions that open and close", s.state.Name, i, e.Kind)
-		}
-	}
-	return nil
-}
-
-func (s *Stream) failed(deed string, err error) error {
 	if err != nil {
-		return fmt.Errorf("%s %q: %w", deed, s.state.Name, err)
+		return placed, fmt.Errorf("append to %q: %w", s.state.Name, err)
 	}
-	return nil
-}
-
-// put makes events durable in the outbox. Urgent ones are cut into requests at once,
-// so that they need no write of their own before they are sent; the waiter waits for them.
-// Where the requests before them end is the sender's to say: it may be sending one.
-func (s *Stream) put(ctx context.Context, events []Event, urgent bool) (*waiter, error) {
-	o := s.client.outbox
-	if len(events) == 0 {
-		return nil, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.usable(); err != nil {
-		return nil, err
-	}
-	after := s.state
-	var records []record
-	var inBatch, batchBytes int
-	var total int64
-	if urgent && s.cut != after.Seq {
-		records = append(records, record{kind: recordBreak, stream: s.state.Name, seq: after.Seq})
-	}
-	for i, e := range events {
-		m, err := s.client.make(&after, e)
-		if err != nil {
-			return nil, fmt.Errorf("event %d, kind %q: %w", i, e.Kind, err)
-		}
-		n := m.bytes()
-		if urgent && inBatch > 0 && (inBatch == s.client.cfg.BatchEvents || batchBytes+n > s.client.cfg.BatchBytes) {
-			records = append(records, record{kind: recordCut, stream: s.state.Name, seq: m.event.Seq - 1})
-			inBatch, batchBytes = 0, 0
-		}
-		inBatch, batchBytes, total = inBatch+1, batchBytes+n, total+int64(n)
-		records = append(records, record{kind: recordEvent, made: m})
-	}
-	if urgent {
-		records = append(records, record{kind: recordCut, stream: s.state.Name, seq: after.Seq})
-	}
-	if err := o.reserve(ctx, total); err != nil {
-		return nil, err
-	}
-	w, wait, err := o.put(s, records, urgent)
-	if err != nil {
-		o.release(total)
-		return nil, err
-	}
-	if urgent {
-		s.cut = after.Seq
-	}
-	s.state = after
-	kind := events[len(events)-1].Kind
-	s.ended = kind == streamClose || kind == migrationClose
-	return wait, o.finish(w, total)
+	return placed, nil
 }
 
 func (s *Stream) append(ctx context.Context, events []Event) ([]Placed, error) {
@@ -233,17 +132,15 @@ func (s *Stream) append(ctx context.Context, events []Event) ([]Placed, error) {
 }
 
 // Flush sends again what was sent and not acknowledged, the same bytes: a log
-// that has them gives the same receipt. Without such events it does nothing. With an
-// outbox it waits until all that was put is acknowledged.
+// that has them gives the same receipt. Without such events it does nothing.
 func (s *Stream) Flush(ctx context.Context) ([]Placed, error) {
-	if o := s.client.outbox; o != nil {
-		placed, err := o.flush(ctx, s.Name())
-		return placed, s.failed("flush", err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	placed, err := s.flush(ctx)
-	return placed, s.failed("flush", err)
+	if err != nil {
+		return placed, fmt.Errorf("flush %q: %w", s.state.Name, err)
+	}
+	return placed, nil
 }
 
 // Close ends the stream with stream.close. The control stream is ended by
@@ -257,26 +154,16 @@ func (s *Stream) Close(ctx context.Context) error {
 
 // finish logs the last event, unless that has been done.
 func (s *Stream) finish(ctx context.Context, last Event) error {
-	if s.client.outbox != nil {
-		if s.isEnded() {
-			return nil
-		}
-		_, err := s.put(ctx, []Event{last}, true)
-		return s.failed("close", err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, err := s.flush(ctx)
 	if err == nil && !s.ended {
 		_, err = s.append(ctx, []Event{last})
 	}
-	return s.failed("close", err)
-}
-
-func (s *Stream) isEnded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended
+	if err != nil {
+		return fmt.Errorf("close %q: %w", s.state.Name, err)
+	}
+	return nil
 }
 
 func (s *Stream) usable() error {

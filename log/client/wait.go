@@ -26,13 +26,9 @@ type pending struct {
 	leaves  []log.Hash
 	by      uint64 // Unix milliseconds: published until then, says the receipt
 	receipt []byte
-
-	// For an outbox: the request's last event.
-	stream string
-	last   uint64
 }
 
-func (p *pending) end() uint64 { return p.first + uint64(len(p.leaves)) }
+func (p pending) end() uint64 { return p.first + uint64(len(p.leaves)) }
 
 // A seen is a checkpoint that was checked.
 type seen struct {
@@ -40,39 +36,11 @@ type seen struct {
 	note []byte // nil if there is none yet
 }
 
-// pend takes an acknowledged request until it is proven.
-func (c *Client) pend(p pending) {
+func (c *Client) acknowledged(p pending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pending = append(c.pending, &p)
+	c.pending = append(c.pending, p)
 	c.pendingEvents += len(p.leaves)
-}
-
-// remove takes requests out, and gives them.
-func (c *Client) remove(which func(p *pending) bool) (removed []*pending) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pending = slices.DeleteFunc(c.pending, func(p *pending) bool {
-		if !which(p) {
-			return false
-		}
-		c.pendingEvents -= len(p.leaves)
-		removed = append(removed, p)
-		return true
-	})
-	return removed
-}
-
-// forget takes out the requests of a stream that end after seq.
-func (c *Client) forget(stream string, seq uint64) []*pending {
-	return c.remove(func(p *pending) bool { return p.stream == stream && p.last > seq })
-}
-
-// roomFor says whether n more events can be pending.
-func (c *Client) roomFor(n int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.pending) == 0 || c.pendingEvents+n <= c.cfg.PendingEvents
 }
 
 // Pending is how many acknowledged events have no proof yet.
@@ -95,18 +63,7 @@ func (c *Client) Checkpoint() []byte {
 // published checkpoint, and is proven to be: each inclusion proof is checked with
 // a leaf hash that the client computed, and each checkpoint extends the one
 // before. It fails with [ErrOverdue] when the log does not publish in time.
-//
-// With an outbox it waits for all that is in it, acknowledged or not, and fails when
-// the log refuses or cannot be reached. Nothing is lost by that: it is tried again, as
-// long as there is a process that has the outbox. Evidence after which the client went
-// on makes one Wait fail, with an [*Evidence]: the next goes on waiting.
 func (c *Client) Wait(ctx context.Context) error {
-	if c.outbox != nil {
-		if err := c.outbox.settleAll(ctx); err != nil {
-			return fmt.Errorf("wait for proofs: %w", err)
-		}
-		return nil
-	}
 	c.mu.Lock()
 	var end uint64
 	for _, p := range c.pending {
@@ -154,41 +111,33 @@ func (c *Client) settle(ctx context.Context, size uint64) error {
 	if err != nil {
 		return err
 	}
-	return c.proveAll(ctx, at)
-}
-
-// proveAll proves every acknowledged request that a checkpoint covers, and drops
-// all of them at once: there can be a request for each event.
-func (c *Client) proveAll(ctx context.Context, at seen) error {
 	c.mu.Lock()
 	all := slices.Clone(c.pending)
 	c.mu.Unlock()
-	proven := make(map[*pending]bool, len(all))
-	var failed error
-	var wrong *pending
+	proven := make(map[uint64]bool, len(all)) // by first index
+	defer c.settled(proven)
 	for _, p := range all {
 		if p.end() > at.Size {
 			continue
 		}
-		if failed = c.prove(ctx, at, p); failed != nil {
-			wrong = p
-			break
+		if err := c.prove(ctx, at, p); err != nil {
+			return err
 		}
-		proven[p] = true
+		proven[p.first] = true
 	}
-	removed := c.remove(func(p *pending) bool { return proven[p] })
-	if c.outbox != nil && len(removed) > 0 {
-		c.outbox.settled(removed, at.note)
-	}
-	var e *Evidence
-	switch {
-	case !errors.As(failed, &e):
-		return failed
-	case c.outbox != nil:
-		c.outbox.missing(wrong, e)
-		return nil
-	}
-	return c.convict(e)
+	return nil
+}
+
+// settled drops what is proven, all at once: there can be a request for each event.
+func (c *Client) settled(proven map[uint64]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = slices.DeleteFunc(c.pending, func(p pending) bool {
+		if proven[p.first] {
+			c.pendingEvents -= len(p.leaves)
+		}
+		return proven[p.first]
+	})
 }
 
 // hold makes the caller the one that looks at checkpoints.
@@ -201,16 +150,7 @@ func (c *Client) hold(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// accepts says whether the policy accepts a checkpoint that the log has signed.
-func (c *Client) accepts(at seen) bool {
-	if c.cfg.Policy == nil || at.note == nil {
-		return true
-	}
-	_, err := c.cfg.Policy.Open(at.note)
-	return err == nil
-}
-
-// published polls for a checkpoint of at least size that the policy accepts.
+// published polls for a checkpoint of at least size.
 func (c *Client) published(ctx context.Context, size uint64) (seen, error) {
 	for pause := pollMin; ; pause = min(2*pause, pollMax) {
 		var at seen
@@ -219,7 +159,7 @@ func (c *Client) published(ctx context.Context, size uint64) (seen, error) {
 			at, err = c.refresh(ctx)
 			return err
 		})
-		if err != nil || at.Size >= size && c.accepts(at) {
+		if err != nil || at.Size >= size {
 			return at, err
 		}
 		if by := c.promised(at.Size); by != 0 && c.cfg.Now().UnixMilli() > int64(by) {
@@ -272,7 +212,6 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 		return seen{}, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
 	next := seen{cp.Head, r.body}
-	c.served = next.Size
 	if last.note != nil {
 		older, newer := last, next
 		if next.Size < last.Size {
@@ -282,15 +221,6 @@ func (c *Client) refresh(ctx context.Context) (seen, error) {
 			return seen{}, err
 		}
 		next = newer
-		if older.Head == newer.Head && c.accepts(last) {
-			next = last // a cache may have one with fewer cosignatures
-		}
-	}
-	if c.older.note != nil {
-		if err := c.consistent(ctx, c.older, next); err != nil {
-			return seen{}, err
-		}
-		c.older = seen{}
 	}
 	c.mu.Lock()
 	c.seen = next
@@ -329,7 +259,7 @@ func (c *Client) fork(older, newer seen, path []log.Hash, how string) *Evidence 
 }
 
 // prove checks that the entries of a request are under the checkpoint.
-func (c *Client) prove(ctx context.Context, at seen, p *pending) error {
+func (c *Client) prove(ctx context.Context, at seen, p pending) error {
 	for i, leaf := range p.leaves {
 		if _, err := c.inclusion(ctx, at, p.first+uint64(i), leaf, p.files); err != nil {
 			return err
@@ -339,7 +269,7 @@ func (c *Client) prove(ctx context.Context, at seen, p *pending) error {
 }
 
 // inclusion gives the checked path of a leaf. of are the files that show what was
-// promised there; they are in the [*Evidence] that it returns if there is another.
+// promised there.
 func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.Hash, of func() []File) ([]log.Hash, error) {
 	var path []log.Hash
 	err := c.retry(ctx, "fetch inclusion proof", func() error {
@@ -354,7 +284,7 @@ func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.
 		}
 		// The path leads to the root from what the log has there. If that is no leaf of ours, it is another.
 		if err := log.CheckInclusion(at.Head, index, leaf, path); err != nil {
-			return c.missing(ctx, at, index, path, of, err)
+			return c.convict(c.missing(ctx, at, index, path, of, err))
 		}
 		return nil
 	})
@@ -362,7 +292,7 @@ func (c *Client) inclusion(ctx context.Context, at seen, index uint64, leaf log.
 }
 
 // files show what the log promised: the receipt, and the hashes that it is over.
-func (p *pending) files() []File {
+func (p pending) files() []File {
 	var leaves []byte
 	for _, h := range p.leaves {
 		leaves = append(leaves, h.String()+"\n"...)
@@ -408,10 +338,6 @@ func (c *Client) Proof(ctx context.Context, p Placed) (log.InclusionProof, error
 		return log.InclusionProof{}, fmt.Errorf("prove entry %d: %w: size %d", p.Index, ErrNotPublished, at.Size)
 	}
 	path, err := c.inclusion(ctx, at, p.Index, p.Leaf, func() []File { return []File{{"receipt", p.Receipt}, {"entry.json", p.Entry}} })
-	var e *Evidence
-	if errors.As(err, &e) {
-		err = c.convict(e)
-	}
 	if err != nil {
 		return log.InclusionProof{}, fmt.Errorf("prove entry %d: %w", p.Index, err)
 	}

@@ -234,9 +234,6 @@ func TestWaitForTurn(t *testing.T) {
 type direct struct{ http.Handler }
 
 func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body == nil {
-		r.Body = http.NoBody
-	}
 	defer func() { _ = r.Body.Close() }()
 	w := httptest.NewRecorder()
 	d.ServeHTTP(w, r)

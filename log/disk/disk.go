@@ -123,24 +123,3 @@ func WriteFile(fsys FS, tmp, name string, data []byte) error {
 	}
 	return nil
 }
-
-// Sweep removes the files of a directory that a process which died has left half done: those whose names are left-overs.
-// Their names are its owner's alone, so nobody else's file is removed. A directory that is not there has none.
-func Sweep(fsys FS, dir string, leftOver func(name string) bool) error {
-	names, err := fsys.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("sweep %s: %w", dir, err)
-	}
-	for _, name := range names {
-		if !leftOver(name) {
-			continue
-		}
-		if err := fsys.Remove(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("sweep %s: %w", dir, err)
-		}
-	}
-	return nil
-}

@@ -105,7 +105,7 @@ func (o *osFS) SyncDir(name string) error {
 			return err
 		}
 	}
-	if err = errors.Join(syncNames(h), h.Close()); err != nil {
+	if err = errors.Join(h.Sync(), h.Close()); err != nil {
 		o.mu.Lock()
 		o.failed[name] = err
 		o.mu.Unlock()

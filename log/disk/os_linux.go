@@ -46,31 +46,3 @@ func control(f *os.File, op string, call func(fd int) error) error {
 	}
 	return nil
 }
-
-// SpaceOf gives the room on the file system of a directory.
-func SpaceOf(dir string) (Space, error) {
-	var s unix.Statfs_t
-	for {
-		err := unix.Statfs(dir, &s)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return Space{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
-		}
-	}
-	unit := uint64(s.Frsize)
-	return Space{
-		UsedBytes: (s.Blocks - s.Bfree) * unit, FreeBytes: s.Bavail * unit,
-		UsedInodes: s.Files - s.Ffree, FreeInodes: s.Ffree,
-	}, nil
-}
-
-// allocate makes a file take up its room on the disk, without writing all of it where the file system can do that.
-func allocate(f *os.File, size int64) error {
-	err := control(f, "fallocate", func(fd int) error { return unix.Fallocate(fd, 0, 0, size) })
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return writeZeros(f, size)
-	}
-	return err
-}

@@ -24,6 +24,3 @@ func lock(f *os.File) error {
 		}
 	}
 }
-
-// syncNames syncs an open directory.
-func syncNames(dir *os.File) error { return dir.Sync() }

@@ -77,7 +77,6 @@ type Index struct {
 	origin string
 	logger *slog.Logger
 	fs     vfs.FS
-	pause  time.Duration
 	db     *pebble.DB
 	lock   *pebble.Lock
 
@@ -85,7 +84,6 @@ type Index struct {
 	opened  atomic.Bool   // storage that fails from now on stops the index
 	full    atomic.Bool   // the disk is full: work in the background waits for room
 	stalled atomic.Bool   // the newest flush failed
-	running atomic.Bool   // Pebble is open: what writes now does so in the background
 	shut    sync.Once     // of db
 	shutErr error
 
@@ -96,7 +94,6 @@ type Index struct {
 	flushErr error          // of the newest flush
 	closing  chan struct{}  // closed by the first Close
 	failing  chan struct{}  // told of failed flushes while closing
-	halt     chan struct{}  // closed when the disk has refused the manifest
 	uses     sync.WaitGroup // of db; none begins when stopped is set
 
 	writer sync.Mutex // one Apply at a time
@@ -116,11 +113,7 @@ func Open(c Config) (*Index, error) {
 	}
 	x := &Index{
 		dir: c.Dir, origin: c.Origin, logger: c.Logger,
-		moved: make(chan struct{}), failed: make(chan struct{}),
-		closing: make(chan struct{}), failing: make(chan struct{}, 1), halt: make(chan struct{}),
-	}
-	if x.pause = c.pause; x.pause == 0 {
-		x.pause = retryPause
+		moved: make(chan struct{}), failed: make(chan struct{}), closing: make(chan struct{}), failing: make(chan struct{}, 1),
 	}
 	x.fs = vfs.OnDiskFull(c.fs, func() { x.waitForRoom(c.fs) })
 	x.fold.reset()
@@ -252,25 +245,9 @@ func (x *Index) closeDB(writeOut bool) error {
 		if writeOut {
 			x.writeOut()
 		}
-		x.shutErr = x.closeStorage()
+		x.shutErr = x.db.Close()
 	})
 	return x.shutErr
-}
-
-// closeStorage closes Pebble, unless that would wait for work that the gate has
-// stopped where it was: then it stays open until the process ends.
-func (x *Index) closeStorage() error {
-	if x.halted() {
-		return nil
-	}
-	closed := make(chan error, 1)
-	go func() { closed <- x.db.Close() }()
-	select {
-	case err := <-closed:
-		return err
-	case <-x.halt:
-		return x.Err()
-	}
 }
 
 func (x *Index) closeOnce() bool {
@@ -301,8 +278,6 @@ func (x *Index) writeOut() {
 	case <-written:
 	case <-x.failing:
 		x.logger.Warn("index was not written out", "err", ErrStalled)
-	case <-x.halt:
-		x.logger.Warn("index was not written out", "err", ErrFailed)
 	case <-time.After(writeOutMax):
 		x.logger.Warn("index was not written out in time", "elapsed", writeOutMax)
 	}

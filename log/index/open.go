@@ -23,8 +23,7 @@ type Config struct {
 	CacheBytes int64        // cache of blocks read; 0 is 32 MiB
 	Logger     *slog.Logger // for what happens in the background
 
-	fs    vfs.FS        // nil is the operating system's; tests crash it and fill it up
-	pause time.Duration // before trying again what has failed; 0 is retryPause
+	fs vfs.FS // nil is the operating system's; tests crash it and fill it up
 }
 
 const (
@@ -71,7 +70,7 @@ func (x *Index) open(c Config) error {
 	}
 	x.lock = lock
 	err = x.openKept(c)
-	if err != nil && !fromSystem(err) && !errors.Is(err, ErrFailed) {
+	if err != nil && !fromSystem(err) {
 		x.logger.Warn("removed index: it will be rebuilt", "dir", c.Dir, "err", err)
 		if err = x.removeFiles(); err == nil {
 			err = x.openDB(c)
@@ -106,41 +105,15 @@ func (x *Index) openDB(c Config) (err error) {
 			err = fmt.Errorf("%w: %v", ErrBroken, p)
 		}
 	}()
-	x.running.Store(false)
-	if err := x.removeLogs(); err != nil {
-		return err
-	}
 	db, err := pebble.Open(c.Dir, x.options(c))
 	if err != nil {
-		return errors.Join(err, x.Err())
-	}
-	x.db = db
-	x.running.Store(true)
-	if err := x.readCursor(); err != nil {
-		return errors.Join(err, x.closeStorage())
-	}
-	x.opened.Store(true)
-	if err := x.Err(); err != nil {
-		return errors.Join(err, x.closeDB(false))
-	}
-	return nil
-}
-
-// removeLogs removes Pebble's write-ahead logs. Nothing was ever written to them, but where there is one Pebble flushes
-// an empty table while it opens, and waits for that, for ever if the disk does not take its manifest.
-func (x *Index) removeLogs() error {
-	names, err := x.fs.List(x.dir)
-	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if !strings.HasSuffix(name, ".log") || !isIndexFile(name) {
-			continue
-		}
-		if err := x.fs.Remove(x.fs.PathJoin(x.dir, name)); err != nil {
-			return err
-		}
+	x.db = db
+	if err := x.readCursor(); err != nil {
+		return errors.Join(err, db.Close())
 	}
+	x.opened.Store(true)
 	return nil
 }
 
@@ -190,7 +163,7 @@ func (x *Index) options(c Config) *pebble.Options {
 		CacheSize:                   c.CacheBytes,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
-		FS:                          gate{x.fs, x},
+		FS:                          x.fs,
 		Lock:                        x.lock,
 		Logger:                      logger{x.logger, x.fail},
 		BytesPerSync:                syncPieceBytes,
@@ -215,8 +188,6 @@ func (x *Index) options(c Config) *pebble.Options {
 const (
 	// retryPause keeps Pebble from trying again at once, for ever.
 	retryPause = 200 * time.Millisecond
-	// haltedPause does so where no try can help.
-	haltedPause = 10 * time.Second
 	// openBytes is room for opening. It writes little, but Pebble's opening waits
 	// for ever where that does not go through.
 	openBytes = 4 << 20
@@ -237,7 +208,7 @@ func (x *Index) waitForRoom(fs vfs.FS) {
 	x.logger.Error("index waits for room on the disk", "dir", x.dir)
 	for {
 		select {
-		case <-time.After(x.pause):
+		case <-time.After(retryPause):
 		case <-x.closing:
 			return
 		}
@@ -247,37 +218,22 @@ func (x *Index) waitForRoom(fs vfs.FS) {
 	}
 }
 
-// fail stops the index when the disk does not take its manifest. Nothing of it may
-// be tried again in this process: what is there is what a crash would have left,
-// and the next one opens or rebuilds it.
+// fail stops the index when Pebble cannot write its manifest. Nothing of it may
+// be tried again, so the files are closed as soon as nobody reads them: what is
+// there is what a crash would have left, and opens.
 func (x *Index) fail(err error) {
-	x.mu.Lock()
-	select {
-	case <-x.halt:
-	default:
-		close(x.halt)
+	if !x.opened.Load() {
+		// Open returns it where it meets it itself; but where a flush meets it, Open
+		// would wait for that for ever.
+		panic(err)
 	}
-	x.mu.Unlock()
 	_ = x.stop(fmt.Errorf("%w: %w", ErrFailed, err))
-}
-
-// halted tells whether the disk has refused the manifest.
-func (x *Index) halted() bool {
-	select {
-	case <-x.halt:
-		return true
-	default:
-		return false
-	}
+	go func() { _ = x.closeDB(false) }() // Close waits for it and has its error
 }
 
 // backgroundFailed hears of failed flushes and compactions. Pebble tries again
 // after errors of the system; damage it can only meet again.
 func (x *Index) backgroundFailed(err error) {
-	if x.halted() {
-		time.Sleep(haltedPause) // what reads in the background tries again for ever
-		return
-	}
 	x.logger.Error("index work in the background failed", "dir", x.dir, "err", err)
 	if pebble.IsCorruptionError(err) {
 		x.condemn(fmt.Errorf("%w: %w", ErrBroken, err))
@@ -288,7 +244,7 @@ func (x *Index) backgroundFailed(err error) {
 	}
 	x.mu.Unlock()
 	select {
-	case <-time.After(x.pause):
+	case <-time.After(retryPause):
 	case <-x.closing:
 		select {
 		case x.failing <- struct{}{}:

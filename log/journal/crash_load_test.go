@@ -177,7 +177,7 @@ func (w *crowd) explore(seed uint64, plant func(*Config)) (groups uint64, err er
 	}
 	var mu sync.Mutex
 	var crashes []*crash
-	f.OnOp(func(op int, _ string) {
+	f.OnOp(func(op int) {
 		if wanted[op] {
 			c := w.snapshot(f, seed<<16|uint64(op), op)
 			mu.Lock()
@@ -261,8 +261,8 @@ func TestCrashesUnderLoad(t *testing.T) {
 // TestPlantedBugsUnderLoad shows that TestCrashesUnderLoad finds what it is there to find.
 func TestPlantedBugsUnderLoad(t *testing.T) {
 	for name, plant := range map[string]func(*Config){
-		"no sync":                 func(c *Config) { c.FS = crashfs.Liar{FS: c.FS, NoSync: true} },
-		"no sync of folders":      func(c *Config) { c.FS = crashfs.Liar{FS: c.FS, NoSyncDir: true} },
+		"no sync":                 func(c *Config) { c.FS = liar{FS: c.FS, noSync: true} },
+		"no sync of folders":      func(c *Config) { c.FS = liar{FS: c.FS, noSyncDir: true} },
 		"bytes erased before key": func(c *Config) { c.bugs.eraseBytesFirst = true },
 	} {
 		t.Run(name, func(t *testing.T) {

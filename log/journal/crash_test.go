@@ -3,16 +3,17 @@ package journal
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
-	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pipe-roll/piperoll/log"
 	"github.com/pipe-roll/piperoll/log/disk"
@@ -74,20 +75,13 @@ func (m *model) look(j *Journal) error {
 	m.ends = slices.DeleteFunc(slices.Clone(m.ends), func(end uint64) bool { return end > size })
 	m.durable = size
 	m.life++
-	for index := range m.erased {
-		if _, err := j.Payload(index); err == nil {
-			return fmt.Errorf("payload %d was erased, and is there again", index)
-		}
-	}
 	// A server repeats all erasures before it serves. The entry that orders one is durable before the first attempt.
-	for _, indexes := range []map[uint64]bool{m.erased, m.erasing} {
-		for _, index := range slices.Sorted(maps.Keys(indexes)) {
-			if err := j.Erase(index); err != nil {
-				return fmt.Errorf("repeat an erasure: %w", err)
-			}
-			delete(m.erasing, index)
-			m.erased[index] = true
+	maps.Copy(m.erased, m.erasing)
+	for index := range m.erased {
+		if err := j.Erase(index); err != nil {
+			return err
 		}
+		delete(m.erasing, index)
 	}
 	return m.compare(j)
 }
@@ -195,9 +189,9 @@ type explorer struct {
 	power bool                      // crashes lose power; otherwise only the process is killed at first
 	// failSync makes a sync of each life fail, drop its pages, and the process be killed before power is lost.
 	failSync bool
-	late     bool // looks at nothing before that sync
-	seeds    int  // crash states per change
-	crashfs.Count
+	seeds    int // crash states per change
+	points   int
+	bad      []error
 }
 
 func (e *explorer) config(f *crashfs.FS) Config {
@@ -227,19 +221,16 @@ func (e *explorer) open(f *crashfs.FS, m *model) (*Journal, error) {
 func (e *explorer) explore(seed uint64, steps int) {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	f, m := crashfs.New(seed), newModel()
-	f.OnOp(func(op int, name string) {
-		if e.late && f.Failed() == 0 {
-			return
-		}
+	f.OnOp(func(op int) {
 		for n := range e.seeds {
 			s := seed<<32 | uint64(op)<<12 | uint64(n)
-			e.Add(part(name), false)
+			e.points++
 			after := f.After(s)
 			if !e.power && n%2 == 0 {
 				after = f.Restart(s)
 			}
 			if err := e.survive(after, m.clone(), rand.New(rand.NewPCG(s, 3)), 0); err != nil {
-				e.Bad = append(e.Bad, fmt.Errorf("seed %d, change %d, state %d: %w", seed, op, n, err))
+				e.bad = append(e.bad, fmt.Errorf("seed %d, change %d, state %d: %w", seed, op, n, err))
 			}
 		}
 	})
@@ -258,14 +249,14 @@ func (e *explorer) explore(seed uint64, steps int) {
 		err = nil
 	}
 	if err != nil {
-		e.Bad = append(e.Bad, fmt.Errorf("seed %d: %w", seed, err))
+		e.bad = append(e.bad, fmt.Errorf("seed %d: %w", seed, err))
 	}
 }
 
 // killed looks at a process that is killed after a failed sync, restarts, serves, and then loses power.
 func (e *explorer) killed(f *crashfs.FS, m *model, seed uint64) {
 	for s := range uint64(8) {
-		e.Add(part(f.Changed()), false)
+		e.points++
 		again, m := f.Restart(s), m.clone()
 		j, err := e.open(again, m)
 		if err == nil {
@@ -275,19 +266,18 @@ func (e *explorer) killed(f *crashfs.FS, m *model, seed uint64) {
 			err = e.survive(again.After(s), m, rand.New(rand.NewPCG(s, 5)), 1)
 		}
 		if err != nil {
-			e.Bad = append(e.Bad, fmt.Errorf("seed %d, killed, state %d: %w", seed, s, err))
+			e.bad = append(e.bad, fmt.Errorf("seed %d, killed, state %d: %w", seed, s, err))
 		}
 	}
 }
 
 // survive recovers, looks, lives on a little, and sometimes crashes again in the middle of that.
 func (e *explorer) survive(f *crashfs.FS, m *model, rng *rand.Rand, depth int) error {
-	again := depth < 2 && rng.IntN(2) == 0
+	again := depth < 2 && rng.IntN(3) == 0
 	if again {
 		f.CrashAt(1 + rng.IntN(30))
 	}
 	j, err := e.open(f, m)
-	recovering := err != nil
 	if err == nil {
 		if err = m.look(j); err == nil {
 			if err = m.live(j, rng, 1+rng.IntN(4)); err == nil {
@@ -299,38 +289,46 @@ func (e *explorer) survive(f *crashfs.FS, m *model, rng *rand.Rand, depth int) e
 		}
 	}
 	if again && (err == nil || errors.Is(err, crashfs.ErrCrashed)) {
-		e.Add(part(f.Changed()), recovering)
+		e.points++
 		return e.survive(f.After(rng.Uint64()), m, rng, depth+1)
 	}
 	return err
 }
 
-// part names the folder of the journal that a file is in.
-func part(name string) string {
-	switch in := strings.Split(name, string(filepath.Separator)); {
-	case len(in) == 1 || in[1] == "segments":
-		return "segments"
-	case strings.HasPrefix(in[1], "journal"):
-		return "identity"
-	default:
-		return in[1]
-	}
-}
-
-// The journal's share of the suite, in percent.
-const crashShare = 80
+var (
+	crashPoints = flag.Int("crashpoints", 50_000, "crash points to explore")
+	firstSeed   = flag.Int("crashseed", 1, "first seed to explore")
+)
 
 // TestCrashes explores lives and the states that crashes in them leave, among them a second and third crash in the
-// recovery from the first.
-func TestCrashes(t *testing.T) { explore(t, crashfs.Points(10_000, crashShare)) }
-
-// TestCrashesNightly is TestCrashes at length.
-func TestCrashesNightly(t *testing.T) { explore(t, crashfs.Points(20_000_000, crashShare)) }
-
-func explore(t *testing.T, points int) {
-	crashfs.Explore(t, "journal", points, func(seed uint64, c *crashfs.Count) {
-		e := explorer{seeds: 6, power: seed%3 != 0, failSync: seed%5 == 0}
-		e.explore(seed, 40)
-		*c = e.Count
-	})
+// recovery from the first. Nightly it runs with -crashpoints 20000000.
+func TestCrashes(t *testing.T) {
+	const workers = 2
+	points := *crashPoints
+	if testing.Short() {
+		points /= 10
+	}
+	var wait sync.WaitGroup
+	explorers := make([]explorer, workers)
+	began := time.Now()
+	for w := range explorers {
+		wait.Go(func() {
+			e := &explorers[w]
+			e.seeds = 6
+			for seed := uint64(*firstSeed + w); e.points < points/workers+1 && len(e.bad) == 0; seed += workers {
+				e.power = seed%3 != 0
+				e.failSync = seed%5 == 0
+				e.explore(seed, 40)
+			}
+		})
+	}
+	wait.Wait()
+	points = 0
+	for _, e := range explorers {
+		points += e.points
+		for _, err := range e.bad[:min(5, len(e.bad))] {
+			t.Error(err)
+		}
+	}
+	t.Logf("%d crash points in %v, %.0f a second", points, time.Since(began), float64(points)/time.Since(began).Seconds())
 }

@@ -38,7 +38,7 @@ func (j *Journal) Erase(index uint64) error {
 	}
 	steps := []func() error{
 		func() error {
-			err := j.blankKey(r.key)
+			err := j.blank(j.names.key(uint64(r.key.file)), int64(r.key.slot)*keyBytes, keyBytes)
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // restored without its keys: nobody can read it
 			}
@@ -85,50 +85,6 @@ func (j *Journal) eraseBytes(r record, at position) error {
 	}
 	j.synced[dir] = true
 	return nil
-}
-
-// blankKey zeroes a key slot and syncs it. At the first visit to a key file all slots that read as zeros are written
-// again: any of them may be zero in memory only, after a sync that failed and the end of that process, and no later sync
-// would write it. The caller holds eraseMu.
-func (j *Journal) blankKey(pos keyPos) error {
-	name, off := j.names.key(uint64(pos.file)), int64(pos.slot)*keyBytes
-	if j.synced[name] {
-		return j.blank(name, off, keyBytes)
-	}
-	f, err := j.c.FS.Open(name)
-	if err != nil {
-		return err
-	}
-	left, err := slotsLeft(f)
-	if err == nil {
-		delete(left, pos.slot)
-		err = blankSlots(f, left)
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		j.synced[name] = true
-	}
-	return err
-}
-
-// slotsLeft returns the slots of a key file that are not zero.
-func slotsLeft(f disk.File) (map[uint32]bool, error) {
-	size, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, size)
-	if n, err := f.ReadAt(b, 0); n < len(b) {
-		return nil, err
-	}
-	left := map[uint32]bool{}
-	for slot := uint32(0); len(b) > 0; slot++ {
-		n := min(keyBytes, len(b))
-		if slices.ContainsFunc(b[:n], func(c byte) bool { return c != 0 }) {
-			left[slot] = true
-		}
-		b = b[n:]
-	}
-	return left, nil
 }
 
 // blank zeroes part of a file and syncs it. Zeros that it finds may be in the page cache only, left by a run that

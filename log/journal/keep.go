@@ -102,13 +102,11 @@ func (j *Journal) lookAfterNext() (bool, error) {
 		j.mu.Unlock()
 		return false, nil
 	}
-	c := j.chores[0] // it stays there until it is done, so that a check does not take half of it for damage
+	c := j.chores[0]
+	j.chores = j.chores[1:]
 	j.mu.Unlock()
 	err := j.lookAfter(c)
 	if err == nil {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		j.chores = j.chores[1:]
 		return true, nil
 	}
 	err = fmt.Errorf("look after segment %d: %w", c.number, err)
@@ -118,7 +116,7 @@ func (j *Journal) lookAfterNext() (bool, error) {
 	j.c.Logger.Warn("did not look after a sealed segment", "segment", c.number, "err", err)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.chores = append(j.chores[1:], c)
+	j.chores = append(j.chores, c)
 	j.choresAfter = time.Now().Add(retryPause)
 	return false, nil
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,9 +135,6 @@ func Open(c Config) (*Journal, error) {
 			return nil, errors.Join(fmt.Errorf("sync %s: %w", dir, err), lock.Close())
 		}
 	}
-	if err := sweep(c.FS, n); err != nil {
-		return nil, errors.Join(fmt.Errorf("open journal in %s: %w", c.Dir, err), lock.Close())
-	}
 	j := newJournal(c, journal, lock)
 	if err := j.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal in %s: %w", c.Dir, err), j.abandon())
@@ -153,13 +149,6 @@ func Open(c Config) (*Journal, error) {
 	})
 	j.tasks.Go(func() { j.keeper(drained) })
 	return j, nil
-}
-
-// sweep removes what a process that died has left of segments and tables that it was making. Segments of the numbers
-// that come would replace theirs, but nobody knows when, and each holds the room of a segment.
-func sweep(fsys disk.FS, n names) error {
-	leftOver := regexp.MustCompile(`^[0-9]{10}\.(seg|tab)\.(tmp|new)$`)
-	return errors.Join(disk.Sweep(fsys, n.segments(), leftOver.MatchString), disk.Sweep(fsys, n.tables(), leftOver.MatchString))
 }
 
 func newJournal(c Config, journal id, lock io.Closer) *Journal {
@@ -189,9 +178,8 @@ func (j *Journal) abandon() error {
 
 // begin opens the segment with the given number behind the one that recovery found to be the last, in this order:
 //
-//	stale headers behind it cleared and synced, the last one first -> keys drawn anew and synced -> its own stale
-//	header, if any, cleared and synced -> doubtful records copied and synced -> header written and synced -> mark written
-//	and synced -> the old tail is cut
+//	keys drawn anew and synced -> stale header, if any, cleared and synced -> doubtful records copied and synced ->
+//	header written and synced -> mark written and synced -> the old tail is cut
 //
 // Without the mark the next recovery starts from the old tail again, which is as it was. The header ends the old tail
 // in front of the doubtful group, so what is left there of torn and copied groups is never parsed.
@@ -303,24 +291,6 @@ func (j *Journal) openSpare(number uint64) (disk.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// giveUp clears the headers behind the next segment, of openings that crashed, the last one first. One of them may
-// follow the next segment, whose own header is cleared after them: without it, it would look like the trace of a loss.
-func (j *Journal) giveUp(headers []*segmentHeader, next uint64) error {
-	for number := uint64(len(headers)) - 1; number > next; number-- {
-		if headers[number] == nil {
-			continue
-		}
-		f, err := j.openSpare(number)
-		if err != nil {
-			return fmt.Errorf("clear header of segment %d: %w", number, err)
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // newEpoch returns an epoch above old that no other opening of this journal has used, even one that crashed before

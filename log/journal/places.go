@@ -130,7 +130,7 @@ func (j *Journal) deriveTable(s segment) (t table, err error) {
 	if err != nil {
 		return table{}, fmt.Errorf("read segment %d: %w", s.number, err)
 	}
-	err = scanSealed(f, j.id, s, name, nil, func(r record, off int64) error {
+	err = scanSealed(f, j.id, s, name, func(r record, off int64) error {
 		t.add(r, off)
 		return nil
 	})

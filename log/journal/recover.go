@@ -53,15 +53,10 @@ func (j *Journal) recover() error {
 		return fmt.Errorf("%w: %s: valid records end at offset %d with record %d, but %d are known to have been durable: restore it from a backup or mirror",
 			ErrCorrupt, j.names.segment(r.kept), r.base.end, r.next(), j.c.AtLeast)
 	}
-	long, err := j.sealedBefore(headers, r.base.number)
-	if err != nil {
+	if j.where.sealed, err = j.sealedBefore(headers, r.base.number); err != nil {
 		return err
 	}
-	j.cut(long)
 	if j.epoch, err = j.newEpoch(r.base.epoch); err != nil {
-		return err
-	}
-	if err := j.giveUp(headers, r.kept+1); err != nil {
 		return err
 	}
 	if err := j.begin(r.kept+1, r.base, r.doubt); err != nil {
@@ -138,9 +133,8 @@ func (r recovery) lastCRC() uint32 {
 	return r.base.last
 }
 
-// sealedBefore finds the segments in front of base, as the headers behind them say, and returns those that were not
-// cut to their length.
-func (j *Journal) sealedBefore(headers []*segmentHeader, base uint64) (long []segment, err error) {
+// sealedBefore returns the segments in front of base, as the headers behind them say.
+func (j *Journal) sealedBefore(headers []*segmentHeader, base uint64) ([]segment, error) {
 	sealed := make([]segment, base)
 	for n := base; n > 0; {
 		after := headers[n]
@@ -161,24 +155,10 @@ func (j *Journal) sealedBefore(headers []*segmentHeader, base uint64) (long []se
 			return nil, fmt.Errorf("%w: %s has %d bytes and does not fit the header of %s: restore both from one backup or mirror",
 				ErrCorrupt, j.names.segment(s.number), size, j.names.segment(n))
 		}
-		if size > s.end {
-			long = append(long, s)
-		}
 		sealed[s.number] = s
 		n = s.number
 	}
-	j.where.sealed = sealed
-	return long, nil
-}
-
-// cut does at once what runs that ended too soon had left for later. Else each start would leave a segment full of
-// zeros behind, and a server that is started again and again would fill the disk.
-func (j *Journal) cut(long []segment) {
-	for _, s := range long {
-		if err := j.trim(s); err != nil {
-			j.c.Logger.Warn("did not cut a sealed segment", "segment", s.number, "err", err)
-		}
-	}
+	return sealed, nil
 }
 
 func (j *Journal) badHeader(number uint64) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"slices"
 
 	"github.com/pipe-roll/piperoll/log/disk"
 )
@@ -86,7 +85,6 @@ type scan struct {
 	maxSync int64 // the greatest offset that a header said was synced
 	noCRC   bool  // see bugs
 	intact  func(record) (bool, error)
-	padding func(off int64) // told where the zeros behind a group are none; nil if nobody asks
 }
 
 // newScan begins at the first group of the segment. intact tells whether a record's sealed bytes are as they should
@@ -128,20 +126,7 @@ func (s *scan) group(each func(r record, off int64) error) (groupHeader, error) 
 	if h.count == 0 {
 		s.mark = s.end
 	}
-	return h, s.checkPadding(off + groupHeaderBytes + int64(h.length))
-}
-
-// checkPadding looks at the bytes from off to the end of the group, if somebody asks: nothing hangs on them, but a disk
-// that flips bits there does so elsewhere.
-func (s *scan) checkPadding(off int64) error {
-	if s.padding == nil {
-		return nil
-	}
-	b, err := s.at(off, s.end-off)
-	if err == nil && slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
-		s.padding(off)
-	}
-	return err
+	return h, nil
 }
 
 // records checks a group's records from first to last, so that a group counts only as a whole.
@@ -205,10 +190,9 @@ func (s *scan) evidence(from int64, is func(groupHeader) bool) (int64, error) {
 }
 
 // scanSealed walks a segment whose end the next one's header tells, and calls each with every record. What does not
-// agree with that header is ErrCorrupt. padding may be nil.
-func scanSealed(f disk.File, journal id, want segment, name string, padding func(off int64), each func(r record, off int64) error) error {
+// agree with that header is ErrCorrupt.
+func scanSealed(f disk.File, journal id, want segment, name string, each func(r record, off int64) error) error {
 	s := newScan(f, journal, want, want.end, nil)
-	s.padding = padding
 	for s.end < want.end {
 		at := s.end
 		if _, err := s.group(each); errors.Is(err, errBad) {

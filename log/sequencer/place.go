@@ -107,9 +107,6 @@ func (s *state) place(req Request, prepared *Prepared) (*placed, error) {
 	if !req.ByLog && req.Events[0].Seq <= st.Seq {
 		return nil, &duplicate{head: st.Stream, pending: st.pending}
 	}
-	if err := req.admit(); err != nil {
-		return nil, err
-	}
 	if err := s.checkTail(p); err != nil {
 		return nil, &HeadError{st.Stream, err}
 	}

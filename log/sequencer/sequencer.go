@@ -31,8 +31,6 @@ var (
 	ErrBusy = errors.New("the queue of the log is full")
 	// ErrReadOnly means that the log takes no more entries until it is restarted.
 	ErrReadOnly = errors.New("the log is read-only")
-	// ErrStopping is wrapped beside ErrReadOnly when nothing is wrong, and the log stops.
-	ErrStopping = errors.New("it is stopping")
 	// ErrClock means that an event's time is too far ahead of the log's clock.
 	ErrClock = errors.New("event is dated in the future")
 	// ErrStale means that payloads were prepared too long ago.
@@ -148,17 +146,6 @@ type Request struct {
 	// If another has come since, Authorize is asked again.
 	AsOf      uint64
 	Authorize func() error
-
-	// Admit says why nothing of the request may be stored just now; nil admits all. What is in the log already gets its
-	// answer all the same.
-	Admit func() error
-}
-
-func (r *Request) admit() error {
-	if r.Admit == nil {
-		return nil
-	}
-	return r.Admit()
 }
 
 // last marks the payloads that must outlive their keys: copies, since a
@@ -263,7 +250,7 @@ func (s *Sequencer) ReadOnly() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latched == nil && s.stopping {
-		return fmt.Errorf("%w: %w", ErrReadOnly, ErrStopping)
+		return fmt.Errorf("%w: it is stopping", ErrReadOnly)
 	}
 	return s.latched
 }
@@ -424,9 +411,6 @@ func (s *Sequencer) prepare(req Request) (Prepared, error) {
 		return nil, nil
 	}
 	if stores, err := s.stores(req); err != nil || !stores {
-		return nil, err
-	}
-	if err := req.admit(); err != nil {
 		return nil, err
 	}
 	return s.c.Journal.Prepare(payloads, len(payloads)*entryBytesGuess)

@@ -46,17 +46,11 @@ type Config struct {
 	// head. If nil, what the log signed is published.
 	Cosign func(ctx context.Context, signed []byte) ([]byte, error)
 
-	// NoSpace is told when the disk has no room for a file. The tree waits, and tries again until it has; nothing that
-	// it does then is lost, and a stop is not held up for longer than StopTimeout. May be nil.
-	NoSpace func()
-
 	KeepPartials int              // published checkpoints whose partial tiles stay as files; default 16
 	CacheBytes   int              // full tiles and bundles kept in memory; default 16 MiB
 	Rebuild      bool             // Open derives all tiles again from Source, whatever the files and the recovery point say
 	Now          func() time.Time // wall clock; default time.Now
 	Logger       *slog.Logger     // default discards
-
-	storeBytes int64 // of a file of checkpoints: 1 MiB, and less in tests that begin many
 }
 
 func (c Config) withDefaults() Config {
@@ -66,12 +60,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.StopTimeout, 10*time.Second)
 	setDefault(&c.KeepPartials, 16)
 	setDefault(&c.CacheBytes, 16<<20)
-	setDefault(&c.storeBytes, 1<<20)
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.NoSpace == nil {
-		c.NoSpace = func() {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,93 @@ import (
 	"github.com/pipe-roll/piperoll/log/disk"
 	"github.com/pipe-roll/piperoll/log/disk/crashfs"
 )
+
+// life takes a log through sizes around a full bundle, publishing each.
+func life(w *world, c Config) error {
+	s, err := w.open(c)
+	if err != nil {
+		return err
+	}
+	for _, n := range []int{3, 252, 2, 300} {
+		if err := s.all(n); err != nil {
+			return err
+		}
+	}
+	return s.tree.Close()
+}
+
+// TestCrashes loses power at each change of a life, then again at a change of the recovery, and wants the log back:
+// nothing refused without cause, no fork (the signer watches), everything proven.
+func TestCrashes(t *testing.T) {
+	points := 0
+	for n := 1; ; n++ {
+		reached := false
+		for seed := range uint64(3) {
+			w := newWorld(t)
+			fsys := crashfs.New(seed)
+			must(t, Create(w.config(fsys)))
+			before := fsys.Ops()
+			fsys.CrashAt(n)
+			err := life(w, w.config(fsys))
+			reached = reached || errors.Is(err, crashfs.ErrCrashed)
+			if err != nil && !errors.Is(err, crashfs.ErrCrashed) {
+				t.Fatalf("crash at %d after %d changes: %v", n, before, err)
+			}
+			again := fsys.After(seed + 100)
+			again.CrashAt(1 + (n*7+int(seed))%40)
+			if s, err := w.open(w.config(again)); err == nil {
+				_ = s.all(5)
+			} else if !errors.Is(err, crashfs.ErrCrashed) {
+				t.Fatalf("crash at %d, seed %d: refused without cause: %v", n, seed, err)
+			}
+			last := again.After(seed + 200)
+			s, err := w.open(w.config(last))
+			if err != nil {
+				t.Fatalf("crash at %d, seed %d, and again in recovery: refused without cause: %v", n, seed, err)
+			}
+			must(t, s.all(260))
+			w.check(s.tree)
+			must(t, s.tree.Close())
+			points += 2
+		}
+		if !reached {
+			break
+		}
+	}
+	t.Logf("%d crash points, each with a second crash in recovery", points)
+}
+
+// TestFaults makes each call of a life fail, in each way, once or for good: the tree latches or is unharmed, and the
+// next start finds a log that is whole.
+func TestFaults(t *testing.T) {
+	tried := 0
+	for fault := crashfs.EIO; fault <= crashfs.ShortWrite; fault++ {
+		for _, lasting := range []bool{false, true} {
+			for n := 1; ; n++ {
+				w := newWorld(t)
+				fsys := crashfs.New(uint64(n))
+				must(t, Create(w.config(fsys)))
+				calls := fsys.Calls()
+				fsys.FailAt(n, fault, lasting)
+				err := life(w, w.config(fsys))
+				end := fsys.Calls() - calls
+				next := fsys.After(uint64(n))
+				s, oerr := w.open(w.config(next))
+				if oerr != nil {
+					t.Fatalf("call %d, fault %d, lasting %v: life ended with %v, and the next start refuses: %v", n, fault, lasting, err, oerr)
+				}
+				must(t, s.all(10))
+				w.check(s.tree)
+				must(t, s.tree.Close())
+				tried++
+				if n > end {
+					break
+				}
+			}
+		}
+	}
+	t.Logf("%d faults", tried)
+}
 
 // sample gives offsets of a file to damage: all of a small one, some of a large one.
 func sample(size int) []int64 {
@@ -46,7 +132,7 @@ func TestFlips(t *testing.T) {
 				refused++
 				continue
 			}
-			if err := s.tree.Check(t.Context()); errors.Is(err, ErrProblems) {
+			if err := s.tree.Check(t.Context(), func(uint64, uint64) {}); errors.Is(err, ErrProblems) {
 				reported++
 			} else if err != nil {
 				t.Fatalf("%s byte %d: check: %v", name, off, err)
@@ -88,7 +174,7 @@ func TestMissingAndOldFiles(t *testing.T) {
 			s, err := w.open(w.config(fsys))
 			switch {
 			case err == nil:
-				if err := s.tree.Check(t.Context()); err != nil && !errors.Is(err, ErrProblems) {
+				if err := s.tree.Check(t.Context(), func(uint64, uint64) {}); err != nil && !errors.Is(err, ErrProblems) {
 					t.Errorf("%s %s: check: %v", name, what, err)
 				}
 				must(t, s.tree.Close())
@@ -142,7 +228,7 @@ func TestASourceThatShrinksOrLiesIsRefused(t *testing.T) {
 		if name == "lies long ago" {
 			// Below the recovery point the tiles are the witness: the check finds it.
 			if err == nil {
-				err = s.tree.Check(t.Context())
+				err = s.tree.Check(t.Context(), func(uint64, uint64) {})
 			}
 			if !errors.Is(err, ErrProblems) && !errors.Is(err, ErrRefused) {
 				t.Errorf("%s: %v", name, err)
@@ -403,33 +489,4 @@ func TestOldCheckpointsAreKeptOverManySegments(t *testing.T) {
 		t.Error("no statistics")
 	}
 	must(t, s.tree.Close())
-}
-
-// A store that was cut anywhere behind its last record, or in its padding, has lost nothing.
-func TestAStoreThatIsCutBehindItsLastRecordIsWhole(t *testing.T) {
-	for cut := range int64(2 * recordAlign) {
-		w := newWorld(t)
-		fsys := crashfs.New(1)
-		c := w.config(fsys)
-		w.build(c, 3, 4)
-		s, err := w.open(c)
-		must(t, err)
-		end := s.tree.store.end
-		note := recordHeadBytes + int64(len(s.tree.Published()))
-		name := filepath.Join(c.storeDir(), s.tree.store.segments[0].name())
-		size := end - (note+recordAlign-1)/recordAlign*recordAlign + note + cut
-		must(t, s.tree.Close())
-		f, err := fsys.Open(name)
-		must(t, err)
-		must(t, f.Truncate(size))
-		must(t, f.Close())
-		w.grow(c, 5)
-		s, err = w.open(c)
-		must(t, err)
-		w.check(s.tree)
-		if _, err := s.tree.PublishedAt(7); err != nil {
-			t.Errorf("cut at %d of %d: %v", size, end, err)
-		}
-		must(t, s.tree.Close())
-	}
 }

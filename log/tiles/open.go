@@ -100,10 +100,9 @@ func refuseSlots(what, do string, err error) error {
 // Open checks a tree against its anchor and its source, and makes it ready to run. It returns ErrRefused, with a
 // [Refusal], if it would not be safe to sign, and disk.ErrLocked if the tree is open elsewhere.
 //
-// The order: locks; anchor and clock; the anchor synced once more; recovery point and the tiles below it; the entries
-// up to the anchor, computed and compared, nothing written; then files above the recovery point healed through the code
-// of a round; checkpoints verified, the newest synced once more; last the anchor's head signed again, which gives the
-// same text.
+// The order: locks; anchor and clock; recovery point and the tiles below it; the entries up to the anchor, computed
+// and compared, nothing written; then files above the recovery point healed through the code of a round; checkpoints
+// verified; last the anchor's head signed again, which gives the same text.
 func Open(c Config) (*Tree, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
@@ -111,18 +110,12 @@ func Open(c Config) (*Tree, error) {
 	}
 	t := &Tree{
 		c: c, writer: newWriter(c), cache: reader.NewCache[log.TileID, []byte](c.CacheBytes),
-		failed: make(chan struct{}), overdue: closed(), change: make(chan struct{}), queue: make(chan dirty, queueFiles),
+		failed: make(chan struct{}), change: make(chan struct{}), queue: make(chan dirty, queueFiles),
 	}
 	if err := t.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open tree: %w", err), t.abandon())
 	}
 	return t, nil
-}
-
-func closed() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
 }
 
 func (t *Tree) open() error {
@@ -153,23 +146,8 @@ func (t *Tree) open() error {
 	} else if err != nil {
 		return err
 	}
-	if t.view.signed, err = t.sign(t.anchor.last.Head); err != nil {
-		return err
-	}
-	return t.mendSlots()
-}
-
-// mendSlots writes a slot again that a crash has torn: from now on one that is damaged is damage.
-func (t *Tree) mendSlots() error {
-	for _, s := range []*slots{t.anchor, t.recovery} {
-		if s.sound(s.last.Head) == nil {
-			continue
-		}
-		if err := s.settle(); err != nil {
-			return fmt.Errorf("write a torn slot again: %w", err)
-		}
-	}
-	return nil
+	t.view.signed, err = t.sign(t.anchor.last.Head)
+	return err
 }
 
 // abandon closes what a failed open had opened.
@@ -226,9 +204,6 @@ func (t *Tree) openSlots() (err error) {
 	}
 	if recovery.Size == anchor.Size && recovery.Root != anchor.Root {
 		return &Refusal{Check: "recovery", Found: fmt.Sprintf("it has another root than the anchor at size %d", anchor.Size), Do: doNewest}
-	}
-	if err := t.anchor.again(); err != nil {
-		return fmt.Errorf("make anchor of size %d durable: %w", anchor.Size, err)
 	}
 	return nil
 }
@@ -346,8 +321,6 @@ func (t *Tree) rewrite(start edge) error {
 		}
 		if healed {
 			t.stats.Healed++
-		} else if f, err = t.writer.rewrite(f, id.Path(), data); err != nil {
-			return err
 		}
 		dirs[filepath.Dir(filepath.Join(t.c.Dir, filepath.FromSlash(id.Path())))] = true
 		if err := errors.Join(f.Sync(), f.Close()); err != nil {
@@ -417,7 +390,7 @@ func (t *Tree) openCheckpoints() error {
 		return &Refusal{Check: "checkpoints", Found: found, Do: doNewest, Err: err}
 	}
 	var err error
-	if t.store, err = openStore(t.c.FS, t.c.storeDir(), max(t.c.KeepPartials, checkedRecords), t.c.storeBytes); errors.Is(err, errStore) || errors.Is(err, fs.ErrNotExist) {
+	if t.store, err = openStore(t.c.FS, t.c.storeDir(), max(t.c.KeepPartials, checkedRecords)); errors.Is(err, errStore) || errors.Is(err, fs.ErrNotExist) {
 		return refuse("the store is damaged", err)
 	} else if err != nil {
 		return err

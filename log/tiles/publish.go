@@ -76,7 +76,7 @@ func (t *Tree) publish(ctx context.Context) (ok bool, err error) {
 		t.c.Logger.Warn("published nothing without cosignatures", "origin", t.c.Origin, "size", v.head.Size, "err", err)
 		return false, nil
 	}
-	if err := t.whenRoom(func() error { return t.keep(v.head.Size, msg) }); err != nil {
+	if err := t.keep(v.head.Size, msg); err != nil {
 		return false, err
 	}
 	t.update(func() {
@@ -88,7 +88,7 @@ func (t *Tree) publish(ctx context.Context) (ok bool, err error) {
 		t.stats.Publications++
 		t.stats.PublishTime += time.Since(began)
 	})
-	if err := t.replace("checkpoint", msg); err != nil {
+	if err := t.writer.replace("checkpoint", msg); err != nil {
 		return false, err
 	}
 	return true, t.retire()
@@ -138,7 +138,7 @@ func (t *Tree) writePartials(v view) error {
 		if slices.Contains(there, id) {
 			continue
 		}
-		if err := t.replace(id.Path(), v.edge.data(id)); err != nil {
+		if err := t.writer.replace(id.Path(), v.edge.data(id)); err != nil {
 			return err
 		}
 	}
@@ -210,12 +210,16 @@ func (t *Tree) healPartial(id log.TileID) error {
 }
 
 // sweepPartials removes partial tiles that are not to be kept from where a crash can have left any: between the
-// published and the signed size, and somewhat below. Neither the files nor their removal are ever synced, so a power
-// cut can bring back the name of one that was removed, without its bytes.
+// published and the signed size.
 func (t *Tree) sweepPartials(keep map[string]bool) error {
 	for level := -1; level < levelsMax; level++ {
-		last := t.anchor.last.Size >> ((max(level, 0) + 1) * log.TileHeight)
-		for n := last - min(last, sweepDirsMax-1); n <= last; n++ {
+		shift := (max(level, 0) + 1) * log.TileHeight
+		last := t.anchor.last.Size >> shift
+		first := t.published.size >> shift
+		if last-first >= sweepDirsMax {
+			first = last - sweepDirsMax + 1
+		}
+		for n := first; n <= last; n++ {
 			id := log.TileID{Level: level, Index: n, Width: 1}
 			if err := t.writer.removeDir(path.Dir(id.Path()), keep); err != nil {
 				return err

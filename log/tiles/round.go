@@ -26,10 +26,6 @@ func (t *Tree) Run(ctx context.Context) error {
 	if t.started.Swap(true) {
 		return errRunning
 	}
-	overdue := make(chan struct{})
-	t.overdue = overdue
-	stopped := context.AfterFunc(ctx, func() { time.AfterFunc(t.c.StopTimeout, func() { close(overdue) }) })
-	defer stopped()
 	// A loop that fails stops the others, which tell this from a stop by the latch.
 	g, ctx := errgroup.WithContext(ctx)
 	signed := make(chan struct{})
@@ -180,7 +176,7 @@ func (t *Tree) sign(head log.Head) ([]byte, error) {
 
 // writeFull writes a full tile or bundle and leaves its sync to the trickle.
 func (t *Tree) writeFull(id log.TileID, data []byte) error {
-	f, err := t.write(id.Path(), data)
+	f, err := t.writer.write(id.Path(), data)
 	if err != nil {
 		return err
 	}

@@ -108,29 +108,6 @@ func (s *slots) parse(b []byte) (seq uint64, state Anchor, ok bool) {
 	return seq, state, bytes.Equal(b, s.marshal(seq, state))
 }
 
-// sound says what is wrong with the file, if it must hold a state of size least.Size or more. It may be called at any
-// time: a slot that is just being written may look damaged.
-func (s *slots) sound(least log.Head) error {
-	data := make([]byte, slotFileBytes)
-	if _, err := s.file.ReadAt(data, 0); err != nil {
-		return err
-	}
-	var newest Anchor
-	for n, at := range []int{0, slotStride} {
-		_, state, ok := s.parse(data[at:][:slotBytes])
-		if !ok {
-			return fmt.Errorf("slot %d is damaged", n)
-		}
-		if state.Size >= newest.Size {
-			newest = state
-		}
-	}
-	if newest.Size < least.Size || newest.Size == least.Size && least.Root != (log.Hash{}) && newest.Root != least.Root {
-		return fmt.Errorf("it holds size %d and root %v, written was %d and %v", newest.Size, newest.Root, least.Size, least.Root)
-	}
-	return nil
-}
-
 // swap replaces old by next, durably: it fails if old is not what the file holds.
 func (s *slots) swap(old, next Anchor) error {
 	seq, found, _, err := s.read()
@@ -160,10 +137,6 @@ func (s *slots) settle() error {
 	s.twin = true
 	return nil
 }
-
-// again makes durable what was read: it may be a page in memory, left by a process that was killed before its sync, or
-// after one that failed. It goes where it was, so that the other slot stands in if a crash tears it.
-func (s *slots) again() error { return s.write(s.seq, s.last) }
 
 func (s *slots) write(seq uint64, state Anchor) error { return s.writeAt(s.marshal(seq, state), seq) }
 

@@ -16,7 +16,6 @@ type Stats struct {
 	Publications uint64
 	PublishTime  time.Duration // sum, cosigning included
 	Unpublished  uint64        // publications that failed for want of cosignatures
-	NoSpace      uint64        // files that had to wait for room on the disk
 	Healed       uint64        // files that Open found missing or different above the recovery point
 	// Behind is for how long there has been a signed head that is not published, on the monotonic clock. Above three
 	// publication intervals is an alarm.

@@ -28,7 +28,6 @@ type store struct {
 	end      int64     // in file: where the next record goes
 	keep     int       // length of last
 	last     []record  // the newest, newest last
-	bytes    int64     // of a segment
 }
 
 // A segment's name holds its place in the order and the first size in it.
@@ -42,6 +41,7 @@ type record struct {
 }
 
 const (
+	segmentBytes    = 1 << 20
 	recordAlign     = 64
 	recordHeadBytes = 16
 )
@@ -61,13 +61,9 @@ func parseSegment(name string) (segment, bool) {
 
 // openStore opens the store and makes it ready for appends; it keeps the newest records in memory. A record that was being written when the process or the
 // machine died is cut off; a bad record with a good one behind it is damage.
-func openStore(fsys disk.FS, dir string, keep int, segmentBytes int64) (*store, error) {
-	s := &store{fs: fsys, dir: dir, keep: keep, bytes: segmentBytes}
+func openStore(fsys disk.FS, dir string, keep int) (*store, error) {
+	s := &store{fs: fsys, dir: dir, keep: keep}
 	names, err := fsys.ReadDir(dir)
-	if err == nil {
-		// A process that was killed may have left names that are not durable yet.
-		err = fsys.SyncDir(dir)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("open checkpoint store: %w", err)
 	}
@@ -115,29 +111,22 @@ func (s *store) openLast() error {
 	if s.file, err = s.fs.Open(filepath.Join(s.dir, seg.name())); err != nil {
 		return fmt.Errorf("open checkpoint segment %s: %w", seg.name(), err)
 	}
-	// Nobody knows whether the newest record is more than pages in memory: whoever wrote it may have been killed before
-	// the sync, or after one that failed, and then another sync alone would write nothing. Behind it a torn record is
-	// cut off.
-	var again []byte
-	at := end
-	if newest, ok := s.newest(); ok && len(records) > 0 {
-		again = marshalRecord(newest.size, newest.note)
-		at -= int64(len(again))
+	tail := data[end:]
+	if len(data) == segmentBytes && len(bytes.TrimLeft(tail, "\x00")) == 0 {
+		return nil
 	}
-	if int64(len(data)) != s.bytes || len(bytes.TrimLeft(data[end:], "\x00")) > 0 {
-		again = append(again, make([]byte, s.bytes-end)...)
-	}
-	if _, err = s.file.WriteAt(again, at); err == nil {
+	// Cut off the torn record, and sync what was recovered before anyone relies on it.
+	if _, err = s.file.WriteAt(make([]byte, segmentBytes-end), end); err == nil {
 		err = s.file.Sync()
 	}
 	if err != nil {
-		return fmt.Errorf("write the end of checkpoint segment %s again: %w", seg.name(), err)
+		return fmt.Errorf("cut checkpoint segment %s at %d: %w", seg.name(), end, err)
 	}
 	return nil
 }
 
 func (s *store) read(seg segment) ([]byte, error) {
-	data, err := disk.ReadFile(s.fs, filepath.Join(s.dir, seg.name()), s.bytes)
+	data, err := disk.ReadFile(s.fs, filepath.Join(s.dir, seg.name()), segmentBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read checkpoint segment %s: %w", seg.name(), err)
 	}
@@ -155,7 +144,7 @@ func (s *store) newest() (record, bool) {
 // append stores a checkpoint, durably.
 func (s *store) append(size uint64, msg []byte) error {
 	data := marshalRecord(size, msg)
-	if s.file == nil || s.end+int64(len(data)) > s.bytes {
+	if s.file == nil || s.end+int64(len(data)) > segmentBytes {
 		if err := s.roll(size); err != nil {
 			return fmt.Errorf("start checkpoint segment: %w", err)
 		}
@@ -183,7 +172,7 @@ func (s *store) roll(first uint64) error {
 	}
 	seg := segment{uint64(len(s.segments)) + 1, first}
 	name := filepath.Join(s.dir, seg.name())
-	if err := disk.WriteFile(s.fs, name+tmpSuffix, name, make([]byte, s.bytes)); err != nil {
+	if err := disk.WriteFile(s.fs, name+tmpSuffix, name, make([]byte, segmentBytes)); err != nil {
 		return err
 	}
 	f, err := s.fs.Open(name)
@@ -196,7 +185,7 @@ func (s *store) roll(first uint64) error {
 
 // snapshot returns a store that can be searched while this one is appended to.
 func (s *store) snapshot() *store {
-	return &store{fs: s.fs, dir: s.dir, segments: s.segments, end: s.end, last: s.last, bytes: s.bytes}
+	return &store{fs: s.fs, dir: s.dir, segments: s.segments, last: s.last}
 }
 
 // find returns the newest checkpoint of the given size, fs.ErrNotExist if that size was not published.
@@ -232,24 +221,6 @@ func (s *store) records(seg segment) ([]record, error) {
 	}
 	records, _, err := parseSegmentData(data, seg)
 	return records, err
-}
-
-// whole returns the records of the n-th segment, and an error too if anything but zeros follows them, or if they do not
-// reach as far as was written: then a record that was synced is damaged. Nobody appends meanwhile.
-func (s *store) whole(n int) ([]record, error) {
-	seg := s.segments[n]
-	data, err := s.read(seg)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errStore, err)
-	}
-	records, end, err := parseSegmentData(data, seg)
-	switch last := n == len(s.segments)-1; {
-	case err != nil:
-		return nil, err
-	case int64(len(data)) != s.bytes || len(bytes.TrimLeft(data[end:], "\x00")) > 0 || last && end != s.end:
-		return records, fmt.Errorf("%w: segment %s: no good record at %d", errStore, seg.name(), end)
-	}
-	return records, nil
 }
 
 func (s *store) close() error {

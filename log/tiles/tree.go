@@ -25,7 +25,6 @@ type Tree struct {
 	cache   *reader.Cache[log.TileID, []byte]
 	started atomic.Bool
 	failed  chan struct{} // closed when the tree failed
-	overdue chan struct{} // closed before Run, and when StopTimeout has passed since Run was to stop: nothing waits
 
 	// Owned by Open, then by Run's rounds.
 	b      *builder

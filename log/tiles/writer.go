@@ -42,8 +42,8 @@ func (w *writer) write(path string, data []byte) (disk.File, error) {
 		err = w.fs.Rename(tmp, name)
 	}
 	if err != nil {
-		// On a full disk it would hold what others need more, and be one more each time that this is tried again.
-		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close(), w.fs.Remove(tmp))
+		// The left-over under tmp goes at the next start.
+		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
 	}
 	return f, nil
 }
@@ -92,15 +92,6 @@ func (w *writer) heal(path string, data []byte) (f disk.File, healed bool, err e
 	return f, true, err
 }
 
-// rewrite replaces a file that holds data by another that holds the same. What reads well may be pages in memory that
-// were forgotten by a sync that failed, before the process was killed: no sync writes them any more.
-func (w *writer) rewrite(f disk.File, path string, data []byte) (disk.File, error) {
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("close %s: %w", path, err)
-	}
-	return w.write(path, data)
-}
-
 func holds(f disk.File, data []byte) bool {
 	size, err := f.Size()
 	if err != nil || size != int64(len(data)) {
@@ -118,10 +109,16 @@ func (w *writer) forget(dir string) {
 	delete(w.made, dir)
 }
 
-// sweep removes what an earlier process left under tmp: files that are named as prepare names them.
+// sweep removes what an earlier process left under tmp.
 func (w *writer) sweep() error {
-	return disk.Sweep(w.fs, w.tmp, func(name string) bool {
-		_, err := strconv.ParseUint(name, 10, 64)
-		return err == nil
-	})
+	names, err := w.fs.ReadDir(w.tmp)
+	if err != nil {
+		return fmt.Errorf("sweep %s: %w", w.tmp, err)
+	}
+	for _, name := range names {
+		if err := w.fs.Remove(filepath.Join(w.tmp, name)); err != nil {
+			return fmt.Errorf("sweep %s: %w", w.tmp, err)
+		}
+	}
+	return nil
 }

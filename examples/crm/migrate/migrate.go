@@ -13,14 +13,11 @@
 //
 // Events hold no personal data: names of tables, counts and hashes. The ids of
 // rows that were not loaded are in the payloads, which can be erased.
-//
-// A run that broke off, wherever it was, is taken up by the same run again, with
-// Resumed: it decides on every row as before, since what it does is a function of the
-// source and the key, and leaves out what is in the log and in the new database.
+// What it leaves out: going on after a crash. A run that broke off is done
+// again from the start, as a migration of another name.
 package migrate
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -34,11 +31,8 @@ type Audit interface {
 	// Append logs events on a stream, in order. They are durable when it
 	// returns, and nobody can take them back.
 	Append(ctx context.Context, stream string, events ...Event) error
-	// Close ends a stream: nothing can follow. Closing it again does nothing.
+	// Close ends a stream: nothing can follow.
 	Close(ctx context.Context, stream string) error
-	// Logged is how many events of a stream earlier runs have logged. Append is
-	// given these again, first of all, and does nothing with them.
-	Logged(stream string) int
 }
 
 // An Event says that something happened. Its kind and its objects are public
@@ -70,9 +64,6 @@ var ErrUnbalanced = errors.New("the migration does not add up")
 type Config struct {
 	Source string // path of the old database; it is only read
 	Target string // path of the new database, where no file may be; it is there only after a cutover
-	// Resumed says that an earlier run of this migration broke off: what it left of the
-	// new database is used.
-	Resumed bool
 	// Key makes the opaque ids of persons and the tokens that stand for e-mail
 	// addresses and telephone numbers: 32 random bytes. Who holds it can find
 	// a person's rows again, so it is kept like the data.
@@ -101,7 +92,7 @@ func (c Config) validate() error {
 		errs = append(errs, err)
 	}
 	for _, path := range []string{c.Target, building(c.Target)} {
-		if _, err := os.Lstat(path); !c.Resumed && !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("%s is there already: move it away, a migration starts with an empty target", path))
 		}
 	}
@@ -119,8 +110,6 @@ type run struct {
 	ids    identities
 	plan   plan
 	tables []*table
-	given  map[string]int // events given to the audit, by stream
-	done   bool           // an earlier run has cut over
 }
 
 // Run migrates, in this order:
@@ -139,13 +128,13 @@ func Run(ctx context.Context, c Config) (report Report, err error) {
 		return Report{}, fmt.Errorf("open source: %w", err)
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
-	t, done, err := openTarget(ctx, c)
+	t, err := createTarget(ctx, building(c.Target))
 	if err != nil {
-		return Report{}, fmt.Errorf("open target: %w", err)
+		return Report{}, fmt.Errorf("create target: %w", err)
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
 
-	r := &run{config: c, source: source, target: t, ids: identities{c.Key}, given: map[string]int{}, done: done}
+	r := &run{config: c, source: source, target: t, ids: identities{c.Key}}
 	if err := r.prepare(ctx); err != nil {
 		return Report{}, fmt.Errorf("plan: %w", err)
 	}
@@ -178,39 +167,9 @@ func (r *run) prepare(ctx context.Context) error {
 	for i, m := range []mover{customers, orders, newInvoices(r, orders.fates)} {
 		r.tables[i].mover = m
 	}
-	start := startPayload{BatchRows: batchRows, Duplicates: len(duplicates.into), Limit: r.config.Limit, Tables: sizes}
-	if err := r.keepPlan(start); err != nil {
-		return err
-	}
-	return r.log(ctx, Control, "migration.start", r.objects(), start)
-}
-
-// keepPlan writes down what is to be migrated, and holds a resumed run to it: one that
-// decided otherwise would be another migration than the one in the log.
-func (r *run) keepPlan(start startPayload) error {
-	path := r.config.Target + ".plan"
-	plan, err := json.Marshal(start)
-	if err != nil {
-		return fmt.Errorf("marshal plan: %w", err)
-	}
-	if r.config.Resumed {
-		was, err := os.ReadFile(path)
-		if err == nil && !bytes.Equal(was, plan) {
-			return fmt.Errorf("the source or the limit has changed since this migration began with %s", was)
-		}
-		if err == nil || !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	f, err := os.Create(path + ".new")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(plan)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return r.log(ctx, Control, "migration.start", r.objects(), startPayload{
+		BatchRows: batchRows, Duplicates: len(duplicates.into), Limit: r.config.Limit, Tables: sizes,
+	})
 }
 
 // finish verifies, reconciles, cuts over and closes the streams.
@@ -252,9 +211,6 @@ func (r *run) cutover(ctx context.Context) error {
 	if err := r.log(ctx, Control, "migration.cutover", r.objects(), cutoverPayload{Target: database(newSystem)}); err != nil {
 		return err
 	}
-	if r.done {
-		return nil
-	}
 	if err := r.target.seal(ctx); err != nil {
 		return err
 	}
@@ -267,18 +223,9 @@ func (r *run) log(ctx context.Context, stream, kind string, objects []Object, pa
 	if err != nil {
 		return err
 	}
-	if err := r.append(ctx, stream, e); err != nil {
+	if err := r.config.Audit.Append(ctx, stream, e); err != nil {
 		return fmt.Errorf("log %s: %w", kind, err)
 	}
-	return nil
-}
-
-// append gives events to the audit.
-func (r *run) append(ctx context.Context, stream string, events ...Event) error {
-	if err := r.config.Audit.Append(ctx, stream, events...); err != nil {
-		return err
-	}
-	r.given[stream] += len(events)
 	return nil
 }
 

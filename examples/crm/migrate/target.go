@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 
 	_ "modernc.org/sqlite" // the driver, by its name "sqlite"
 )
@@ -39,48 +38,18 @@ CREATE TABLE disposition (
 // A target is the new database while it is built.
 type target struct{ db *sql.DB }
 
-// openTarget opens the new database where it is built, or what an earlier run has left
-// there. One that has cut over is only read: done.
-func openTarget(ctx context.Context, c Config) (t *target, done bool, err error) {
-	if _, err := os.Stat(c.Target); err == nil && c.Resumed {
-		db, err := sql.Open("sqlite", "file:"+c.Target+"?mode=ro&_pragma=query_only(1)")
-		return &target{db}, true, err
-	}
+func createTarget(ctx context.Context, path string) (*target, error) {
 	// The log says "loaded" of nothing that a power cut could take back, so
 	// every commit is synced. One commit per batch keeps that cheap.
-	db, err := sql.Open("sqlite", "file:"+building(c.Target)+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=foreign_keys(1)")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=foreign_keys(1)")
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	t = &target{db}
-	if err := t.create(ctx); err != nil {
-		return nil, false, errors.Join(err, db.Close())
+	if _, err := db.ExecContext(ctx, schema); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
-	return t, false, nil
-}
-
-// create makes the tables, all or none, unless they are there.
-func (t *target) create(ctx context.Context) error {
-	var tables int
-	if err := t.db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name = 'disposition'").Scan(&tables); err != nil || tables > 0 {
-		return err
-	}
-	tx, err := t.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, schema); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
-}
-
-// has says whether a batch is committed: its rows are there all, or none.
-func (t *target) has(ctx context.Context, table *table, b *batch) (there bool, err error) {
-	err = t.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+table.target+" WHERE source_id = ?) "+
-		"OR EXISTS (SELECT 1 FROM disposition WHERE source_table = ? AND source_id = ?)", b.first, table.name, b.first).Scan(&there)
-	return there, err
+	return &target{db}, nil
 }
 
 // load commits one batch: the rows and the dispositions of the others.

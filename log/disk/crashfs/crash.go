@@ -1,7 +1,6 @@
 package crashfs
 
 import (
-	"bytes"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
@@ -16,9 +15,7 @@ func (f *FS) After(seed uint64) *FS {
 	mode := a.rng.IntN(4)
 	names := maps.Clone(f.durable)
 	f.keepNames(a.rng, mode, names)
-	// In order: what survives hangs on the order in which chance is asked.
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		n := names[name]
+	for name, n := range names {
 		if !reachable(names, name) {
 			continue
 		}
@@ -59,7 +56,7 @@ func (f *FS) Restart(seed uint64) *FS {
 		a.durable[name] = clone(n)
 	}
 	for _, c := range f.pending {
-		a.pending = append(a.pending, &naming{c.from, c.to, clone(c.node)})
+		a.pending = append(a.pending, &change{c.from, c.to, clone(c.node)})
 	}
 	return a
 }
@@ -99,7 +96,7 @@ func (f *FS) keepNames(rng *rand.Rand, mode int, names map[string]*node) {
 	}
 }
 
-func (c *naming) dirs() []string {
+func (c *change) dirs() []string {
 	switch {
 	case c.from == "":
 		return []string{filepath.Dir(c.to)}
@@ -109,7 +106,7 @@ func (c *naming) dirs() []string {
 	return []string{filepath.Dir(c.from), filepath.Dir(c.to)}
 }
 
-func (c *naming) apply(names map[string]*node) {
+func (c *change) apply(names map[string]*node) {
 	if c.from != "" && names[c.from] == c.node {
 		delete(names, c.from)
 	}
@@ -143,7 +140,7 @@ func (w write) tear(rng *rand.Rand, mode int, b []byte) []byte {
 		part := write{off, data[:n]}
 		switch roll := rng.IntN(8); {
 		case mode == loseAll || roll < 3:
-		case roll == 3 && part.replaces(b):
+		case roll == 3:
 			noise := make([]byte, n)
 			for i := range noise {
 				noise[i] = byte(rng.Uint32())
@@ -155,17 +152,6 @@ func (w write) tear(rng *rand.Rand, mode int, b []byte) []byte {
 		off, data = off+n, data[n:]
 	}
 	return b
-}
-
-// replaces tells whether a write within one sector writes all that the sector has, and something else. A system writes
-// whole pages: what is beside a change, or is written again as it was, has to survive anyway.
-func (w write) replaces(b []byte) bool {
-	first := w.off &^ (sectorBytes - 1)
-	end := min(first+sectorBytes, int64(len(b)))
-	if first >= end {
-		return true
-	}
-	return w.off == first && w.off+int64(len(w.data)) >= end && !bytes.Equal(b[first:end], w.data[:end-first])
 }
 
 func (w write) apply(b []byte) []byte {

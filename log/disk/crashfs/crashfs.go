@@ -1,9 +1,10 @@
 // Package crashfs is a simulated file system for tests: what was not synced is lost, torn or garbled in a crash, names
 // that were not synced come and go, any call fails on request. Given the same seed and the same calls it does the same.
 //
-// Its model of a crash: each 512-byte sector of each unsynced write is kept, lost, or replaced by noise, but is old or
-// new where the write left part of it alone, or changed nothing; of the unsynced changes of names in a directory a prefix is kept, for each
-// directory on its own. A sync that fails marks the pages clean: they stay readable, but never reach the medium.
+// Its model of a crash: each 512-byte sector of each unsynced write is kept, lost, or replaced by noise (only the bytes
+// that were written: a sector keeps what a write left alone); of the unsynced changes of names in a directory a prefix
+// is kept, for each directory on its own. A sync that fails marks the pages clean: they stay readable, but never reach
+// the medium.
 //
 // Only tests import it.
 package crashfs
@@ -30,65 +31,30 @@ var ErrCrashed = errors.New("the machine has crashed")
 // Fault is a way for a call to fail.
 type Fault int
 
-// Faults. One that hits a call once hits it whatever it is; a lasting one fails from then on what it would in earnest.
+// Faults. Lasting ones fail all later calls: EIO any, the others those that need space.
 const (
-	EIO        Fault = iota // any call; of a write or sync any part may have happened
-	ENOSPC                  // what needs space; nothing of it happens
-	EMFILE                  // what opens a file or folder
-	EROFS                   // what changes anything: the system has remounted the disk read-only
-	ShortWrite              // what needs space; half of a write happens
+	EIO        Fault = iota // the call fails; of a write or sync any part may have happened
+	ENOSPC                  // no space
+	ShortWrite              // half of a write happens
 )
-
-// Faults returns all of them.
-func Faults() []Fault { return []Fault{EIO, ENOSPC, EMFILE, EROFS, ShortWrite} }
-
-func (f Fault) String() string {
-	return [...]string{"EIO", "ENOSPC", "EMFILE", "EROFS", "short write"}[f]
-}
-
-func (f Fault) err() error {
-	return [...]error{syscall.EIO, syscall.ENOSPC, syscall.EMFILE, syscall.EROFS, io.ErrShortWrite}[f]
-}
-
-// fails tells whether a lasting fault fails a call with these needs.
-func (f Fault) fails(needs need) bool {
-	return f == EIO || needs&[...]need{0, space, descriptor, change, space}[f] != 0
-}
-
-// need is what a call needs of the disk.
-type need uint8
-
-const (
-	descriptor need = 1 << iota
-	change
-	space
-)
-
-// failure is a fault that waits for its call.
-type failure struct {
-	at      int
-	fault   Fault
-	lasting bool
-}
 
 // FS is the file system. It implements disk.FS.
 type FS struct {
-	mu       sync.Mutex
-	rng      *rand.Rand
-	live     map[string]*node // what calls see
-	durable  map[string]*node // what a crash leaves for certain
-	pending  []*naming        // of names, in order
-	locks    map[string]bool
-	unsynced map[string]error // directories whose sync has failed, until the process is restarted
+	mu      sync.Mutex
+	rng     *rand.Rand
+	live    map[string]*node // what calls see
+	durable map[string]*node // what a crash leaves for certain
+	pending []*change        // of names, in order
+	locks   map[string]bool
+	failed  map[string]error // directories whose sync has failed, until the process is restarted
 
 	ops, calls int // changes; calls of any kind
 	crashAt    int
 	crashed    bool
-	failures   []failure
-	failed     int    // calls
-	fault      Fault  // of the last call that failed
-	changed    string // what the last change was of
-	onOp       func(op int, name string)
+	failAt     int
+	fault      Fault
+	lasting    bool
+	onOp       func(op int)
 }
 
 // node is a file or a folder. Its bytes may be shared with other crash states, and are copied before a change.
@@ -108,8 +74,8 @@ type write struct {
 	data []byte
 }
 
-// naming is an unsynced change of names: from is empty for a new file, to is empty for a removed one.
-type naming struct {
+// change is an unsynced change of names: from is empty for a new file, to is empty for a removed one.
+type change struct {
 	from, to string
 	node     *node
 }
@@ -117,11 +83,11 @@ type naming struct {
 // New returns an empty file system.
 func New(seed uint64) *FS {
 	return &FS{
-		rng:      rand.New(rand.NewPCG(seed, 1)),
-		live:     map[string]*node{".": {dir: true}, "/": {dir: true}},
-		durable:  map[string]*node{".": {dir: true}, "/": {dir: true}},
-		locks:    map[string]bool{},
-		unsynced: map[string]error{},
+		rng:     rand.New(rand.NewPCG(seed, 1)),
+		live:    map[string]*node{".": {dir: true}, "/": {dir: true}},
+		durable: map[string]*node{".": {dir: true}, "/": {dir: true}},
+		locks:   map[string]bool{},
+		failed:  map[string]error{},
 	}
 }
 
@@ -133,44 +99,15 @@ func (f *FS) CrashAt(n int) {
 	f.crashAt = f.ops + n
 }
 
-// FailAt makes the nth call from now (1 is the next) fail, besides those that fail already.
+// FailAt makes the nth call from now (1 is the next) fail.
 func (f *FS) FailAt(n int, fault Fault, lasting bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.failures = append(f.failures, failure{f.calls + n, fault, lasting})
+	f.failAt, f.fault, f.lasting = f.calls+n, fault, lasting
 }
 
-// Heal makes no call fail from now on, unless it is a sync of a folder whose sync has failed.
-func (f *FS) Heal() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.failures = nil
-}
-
-// Failed returns how many calls have failed as FailAt wanted.
-func (f *FS) Failed() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.failed
-}
-
-// Crashed tells whether the crash has come that CrashAt wanted.
-func (f *FS) Crashed() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.crashed
-}
-
-// Changed returns the name of what was changed last: after a crash, in the middle of what it came.
-func (f *FS) Changed() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.changed
-}
-
-// OnOp sets a function that is called in the middle of every change, when it is not durable yet, with the name of what
-// is changed.
-func (f *FS) OnOp(do func(op int, name string)) {
+// OnOp sets a function that is called in the middle of every change, when it is not durable yet.
+func (f *FS) OnOp(do func(op int)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.onOp = do
@@ -216,30 +153,31 @@ func (f *FS) Flip(name string, off int64, mask byte) {
 	}
 }
 
-// begin counts a call and decides whether it fails.
-func (f *FS) begin(needs need) (fails bool, err error) {
+// begin counts a call and decides whether it fails. allocates: the call needs space.
+func (f *FS) begin(allocates bool) (fails bool, err error) {
 	f.calls++
 	if f.crashed {
 		return true, ErrCrashed
 	}
-	for _, failing := range f.failures {
-		if f.calls == failing.at || f.calls > failing.at && failing.lasting && failing.fault.fails(needs) {
-			f.failed++
-			f.fault = failing.fault
-			return true, failing.fault.err()
-		}
+	if f.failAt == 0 || f.calls < f.failAt || f.calls > f.failAt && (!f.lasting || f.fault != EIO && !allocates) {
+		return false, nil
 	}
-	return false, nil
+	switch f.fault {
+	case ENOSPC:
+		return true, syscall.ENOSPC
+	case ShortWrite:
+		return true, io.ErrShortWrite
+	}
+	return true, syscall.EIO
 }
 
-// op ends a change of name that is in the books but not durable. The caller holds mu, which is given up for the hook.
-func (f *FS) op(name string) error {
+// op ends a change that is in the books but not durable. The caller holds mu, which is given up for the hook.
+func (f *FS) op() error {
 	f.ops++
-	f.changed = name
 	if f.onOp != nil {
 		do, n := f.onOp, f.ops
 		f.mu.Unlock()
-		do(n, name)
+		do(n)
 		f.mu.Lock()
 	}
 	if f.crashAt > 0 && f.ops >= f.crashAt {
@@ -260,14 +198,14 @@ func (f *FS) find(op, name string) (*node, error) {
 func (f *FS) Open(name string) (disk.File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(descriptor); fails {
+	if fails, err := f.begin(false); fails {
 		return nil, err
 	}
 	n, err := f.find("open", filepath.Clean(name))
 	if err != nil {
 		return nil, err
 	}
-	return &file{f, n, filepath.Clean(name), n.failed}, nil
+	return &file{f, n, n.failed}, nil
 }
 
 // Create implements disk.FS.
@@ -275,7 +213,7 @@ func (f *FS) Create(name string) (disk.File, error) {
 	name = filepath.Clean(name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(descriptor | change | space); fails {
+	if fails, err := f.begin(true); fails {
 		return nil, err
 	}
 	if f.live[name] != nil {
@@ -285,11 +223,11 @@ func (f *FS) Create(name string) (disk.File, error) {
 		return nil, err
 	}
 	n := &node{}
-	f.change(&naming{to: name, node: n})
-	return &file{f, n, name, 0}, f.op(name)
+	f.change(&change{to: name, node: n})
+	return &file{f, n, 0}, f.op()
 }
 
-func (f *FS) change(c *naming) {
+func (f *FS) change(c *change) {
 	c.apply(f.live)
 	f.pending = append(f.pending, c)
 }
@@ -298,37 +236,37 @@ func (f *FS) change(c *naming) {
 func (f *FS) Rename(oldName, newName string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(change); fails {
+	if fails, err := f.begin(false); fails {
 		return err
 	}
 	n, err := f.find("rename", filepath.Clean(oldName))
 	if err != nil {
 		return err
 	}
-	f.change(&naming{filepath.Clean(oldName), filepath.Clean(newName), n})
-	return f.op(filepath.Clean(newName))
+	f.change(&change{filepath.Clean(oldName), filepath.Clean(newName), n})
+	return f.op()
 }
 
 // Remove implements disk.FS.
 func (f *FS) Remove(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(change); fails {
+	if fails, err := f.begin(false); fails {
 		return err
 	}
 	n, err := f.find("remove", filepath.Clean(name))
 	if err != nil {
 		return err
 	}
-	f.change(&naming{from: filepath.Clean(name), node: n})
-	return f.op(filepath.Clean(name))
+	f.change(&change{from: filepath.Clean(name), node: n})
+	return f.op()
 }
 
 // MkdirAll implements disk.FS.
 func (f *FS) MkdirAll(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(change | space); fails {
+	if fails, err := f.begin(true); fails {
 		return err
 	}
 	var missing []string
@@ -339,9 +277,9 @@ func (f *FS) MkdirAll(name string) error {
 		return nil
 	}
 	for _, dir := range slices.Backward(missing) {
-		f.change(&naming{to: dir, node: &node{dir: true}})
+		f.change(&change{to: dir, node: &node{dir: true}})
 	}
-	return f.op(filepath.Clean(name))
+	return f.op()
 }
 
 // SyncDir implements disk.FS.
@@ -349,20 +287,20 @@ func (f *FS) SyncDir(name string) error {
 	name = filepath.Clean(name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fails, failed := f.begin(descriptor | change)
+	fails, failed := f.begin(false)
 	if f.crashed {
 		return ErrCrashed
 	}
-	if err := f.unsynced[name]; err != nil {
+	if err := f.failed[name]; err != nil {
 		return err
 	}
 	if _, err := f.find("sync", name); err != nil {
 		return err
 	}
 	if fails {
-		f.unsynced[name] = failed
+		f.failed[name] = failed
 	}
-	if err := f.op(name); err != nil {
+	if err := f.op(); err != nil {
 		return err
 	}
 	rest := f.pending[:0:0]
@@ -383,7 +321,7 @@ func (f *FS) ReadDir(name string) ([]string, error) {
 	name = filepath.Clean(name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(descriptor); fails {
+	if fails, err := f.begin(false); fails {
 		return nil, err
 	}
 	if _, err := f.find("read", name); err != nil {
@@ -403,7 +341,7 @@ func (f *FS) ReadDir(name string) ([]string, error) {
 func (f *FS) Size(name string) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(0); fails {
+	if fails, err := f.begin(false); fails {
 		return 0, err
 	}
 	n, err := f.find("size", filepath.Clean(name))
@@ -418,7 +356,7 @@ func (f *FS) Lock(name string) (io.Closer, error) {
 	name = filepath.Clean(name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fails, err := f.begin(descriptor); fails {
+	if fails, err := f.begin(false); fails {
 		return nil, err
 	}
 	if _, err := f.find("lock", filepath.Dir(name)); err != nil {

@@ -10,8 +10,7 @@ import (
 type file struct {
 	fs   *FS
 	node *node
-	name string // as it was opened
-	seen int    // failed syncs of the node that this handle was told of
+	seen int // failed syncs of the node that this handle was told of
 }
 
 func (f *file) Close() error { return nil }
@@ -19,7 +18,7 @@ func (f *file) Close() error { return nil }
 func (f *file) ReadAt(b []byte, off int64) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	if fails, err := f.fs.begin(0); fails {
+	if fails, err := f.fs.begin(false); fails {
 		return 0, err
 	}
 	if off >= int64(len(f.node.live)) {
@@ -35,23 +34,19 @@ func (f *file) ReadAt(b []byte, off int64) (int, error) {
 func (f *file) WriteAt(b []byte, off int64) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	needs := change
-	if off+int64(len(b)) > int64(len(f.node.live)) {
-		needs |= space
-	}
-	fails, failed := f.fs.begin(needs)
+	fails, failed := f.fs.begin(off+int64(len(b)) > int64(len(f.node.live)))
 	if f.fs.crashed {
 		return 0, ErrCrashed
 	}
+	if fails && f.fs.fault == ENOSPC {
+		return 0, failed
+	}
 	n := len(b)
 	if fails {
-		if f.fs.fault != EIO && f.fs.fault != ShortWrite {
-			return 0, failed
-		}
 		n /= 2
 	}
 	f.node.change(write{off, append(make([]byte, 0, n), b[:n]...)})
-	if err := f.fs.op(f.name); err != nil {
+	if err := f.fs.op(); err != nil {
 		return 0, err
 	}
 	return n, failed
@@ -62,11 +57,11 @@ func (f *file) WriteAt(b []byte, off int64) (int, error) {
 func (f *file) WriteBack() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	fails, failed := f.fs.begin(change)
+	fails, failed := f.fs.begin(false)
 	if f.fs.crashed {
 		return ErrCrashed
 	}
-	if err := f.fs.op(f.name); err != nil || !fails {
+	if err := f.fs.op(); err != nil || !fails {
 		return err
 	}
 	f.flush(true)
@@ -76,21 +71,17 @@ func (f *file) WriteBack() error {
 func (f *file) Truncate(size int64) error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	needs := change
-	if size > int64(len(f.node.live)) {
-		needs |= space
-	}
-	if fails, err := f.fs.begin(needs); fails {
+	if fails, err := f.fs.begin(false); fails {
 		return err
 	}
 	f.node.change(write{off: size})
-	return f.fs.op(f.name)
+	return f.fs.op()
 }
 
 func (f *file) Size() (int64, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	if fails, err := f.fs.begin(0); fails {
+	if fails, err := f.fs.begin(false); fails {
 		return 0, err
 	}
 	return int64(len(f.node.live)), nil
@@ -100,11 +91,11 @@ func (f *file) Size() (int64, error) {
 func (f *file) Sync() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	fails, failed := f.fs.begin(change)
+	fails, failed := f.fs.begin(false)
 	if f.fs.crashed {
 		return ErrCrashed
 	}
-	if err := f.fs.op(f.name); err != nil {
+	if err := f.fs.op(); err != nil {
 		return err
 	}
 	f.flush(fails)
