@@ -149,8 +149,13 @@ func TestOneLogWhoseIndexFailsStopsNoOther(t *testing.T) {
 	h, start := r.host()
 	start()
 	broken := h.sites[0].ledger
-	must(t, broken.index.Close())
 	token := `{"principal":"a","role":"auditor"}`
+	if w := h.ask(t.Context(), "POST", "/v1/access/tokens", r.admin, token); w.Code != 201 {
+		t.Fatalf("a token before the index fails: %d: %s", w.Code, w.Body)
+	}
+	// Whoever follows has followed all, and hears of the failure by no entry.
+	must(t, broken.index.Wait(t.Context(), broken.journal.Size()))
+	must(t, broken.index.Close())
 	await(t, "read-only log", func() bool { return broken.seq.ReadOnly() != nil })
 	for _, ask := range []struct {
 		method, path, token, body string
